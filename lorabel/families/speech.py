@@ -193,8 +193,7 @@ class Speech(StepwiseFamily):
         part of the right text each window has.
         """
         for prepared in prepared_inputs:
-            for first in range(0, len(prepared.windows), self._most_heard):
-                self._hear_all(prepared.windows[first : first + self._most_heard])
+            self.hear(prepared.windows)
             if generator is not None:
                 self._draft(prepared)
         return prepared_inputs
@@ -228,7 +227,7 @@ class Speech(StepwiseFamily):
             self._line,
             self._written_anew,
             max(1, min(most_windows, self.memory_bytes // self._line_bytes)),
-            self._most_heard,
+            self.most_heard,
             partial(self._output, cache=cache),
         )
 
@@ -236,7 +235,7 @@ class Speech(StepwiseFamily):
         """Compute the mean loss of the tokens of each text, its end included; see `Family.loss`."""
         parts = [self._parts(*pair) for pair in zip(prepared_inputs, targets, strict=True)]
         windows = [window for of_sound in parts for window, _ in of_sound]
-        hearings = self._hear_all(windows)
+        hearings = self.hear(windows)
         answers = [
             [*self.tokens.answer(text), self.tokens.end][: self._most_tokens(hearing)]
             for hearing, (_, text) in zip(hearings, (part for of_sound in parts for part in of_sound), strict=True)
@@ -270,6 +269,22 @@ class Speech(StepwiseFamily):
         """
         return [name for name in linear_layers(self.module) if name.startswith(DECODER)]
 
+    @property
+    def most_heard(self) -> int:
+        """Windows that are heard at once, and so in one step."""
+        return min(MOST_HEARD, torch.get_num_threads()) if self.device.type == "cpu" else 1
+
+    @torch.no_grad()
+    def hear(self, windows: Sequence[Window], *, are_written: bool = False) -> list[Hearing]:
+        """Hear windows by the base model.
+
+        Args:
+            are_written: whether they are written next, so that keys and values are kept for them.
+        """
+        hear_one, most = partial(self._hear, is_written=are_written), self.most_heard
+        groups = [windows[first : first + most] for first in range(0, len(windows), most)]
+        return [hearing for group in groups for hearing in all_at_once(hear_one, group, self.device)]
+
     def _see(self, windows: Sequence[Window], bank: BatchAdapters, cache: FeatureCache) -> bool:
         """Compute or remember what is heard in windows; False if that of the first is known."""
         for window in windows:
@@ -280,19 +295,10 @@ class Speech(StepwiseFamily):
         if windows[0] not in unheard:
             return False
         with bank.use([None]):
-            hearings = self._hear_all(unheard, are_written=True)
+            hearings = self.hear(unheard, are_written=True)
         for window, hearing in zip(unheard, hearings, strict=True):
             cache.put(EMBEDDINGS, self._key(window.key), hearing)
         return True
-
-    @torch.no_grad()
-    def _hear_all(self, windows: Sequence[Window], *, are_written: bool = False) -> list[Hearing]:
-        """Hear some windows by the base model, at most `_most_heard` of them at once.
-
-        Args:
-            are_written: whether they are written next, so that keys and values are kept for them.
-        """
-        return all_at_once(partial(self._hear, is_written=are_written), windows, self.device)
 
     def _hear(self, window: Window, *, is_written: bool = False) -> Hearing:
         return hear(window, self.module, self.tokens, self.device, self.dtype, is_written=is_written)
@@ -370,10 +376,6 @@ class Speech(StepwiseFamily):
     def _spans_key(self, file_digest: str, question: TranscriptInput) -> Hashable:
         segments = question.segments if isinstance(question, SegmentTranscriptsInput) else None
         return self.space, file_digest, segments
-
-    @property
-    def _most_heard(self) -> int:
-        return min(MOST_HEARD, torch.get_num_threads()) if self.device.type == "cpu" else 1
 
     @cached_property
     def _voice(self) -> VoiceActivity:
