@@ -1,7 +1,7 @@
 """How long people wait while a long sound is transcribed: for pictures, and for transcripts of short sounds.
 
 The long sound is of five minutes, again and again without a break, another part of the sentences each time, so
-that nothing of it is remembered: as a person asks for it, then as a bulk run does. Pictures are calls of `/predict`
+that nothing of it is remembered: as a person asks for it, then as a bulk run does. Pictures are /predict calls
 with the demo's model, which computes on the same device in the same thread. Short sounds are one sentence each. A
 step is the longest work on the device that nothing interrupts: as many windows as go together are encoded.
 """
