@@ -95,7 +95,12 @@ def _delays(name: str, beside: Times, alone: Times, step_ms: float) -> Iterator[
 
 def _row(name: str, times_ms: list[float]) -> Row:
     return Row(
-        f"{name}: p50", percentile(times_ms, 0.5), "ms", min(times_ms), max(times_ms), f"{len(times_ms)} times"
+        f"{name}: p50",
+        percentile(times_ms, 0.5),
+        "ms",
+        min(times_ms),
+        max(times_ms),
+        note=f"{len(times_ms)} times",
     )
 
 

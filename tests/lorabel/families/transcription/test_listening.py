@@ -1,6 +1,6 @@
 """Which windows are encoded while other sounds are written: a step that encodes keeps all others waiting."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,11 @@ class Room:
         self._family = family
         self.steps: Any = family.steps(NO_BATCH_ADAPTERS, FeatureCache({}))
         self.log: list[tuple[frozenset[Hashable], bool]] = []
-        self._encoded = 0
+        self.windows_encoded = 0
         family.module.model.encoder.register_forward_hook(self._count)
 
     def _count(self, *_: Any) -> None:
-        self._encoded += 1
+        self.windows_encoded += 1
 
     def begin(self, row: str, length_s: float, *, is_background: bool = False) -> None:
         file = encoded(noise(sum(map(ord, row)), length_s))
@@ -45,10 +45,10 @@ class Room:
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
-            before, rows = self._encoded, frozenset(self.steps.rows)
+            before, rows = self.windows_encoded, frozenset(self.steps.rows)
             for row in self.steps.step():
                 self.steps.finish(row)
-            self.log.append((rows, self._encoded > before))
+            self.log.append((rows, self.windows_encoded > before))
 
     def until_done(self, row: str) -> None:
         for _ in range(5000):
@@ -67,6 +67,33 @@ def room(tmp_path: Path) -> Room:
     torch.manual_seed(2)
     source = write_speech_model(tmp_path / "base", is_multilingual=False)
     return Room(Speech.load(source, torch.device("cpu"), torch.float32, Settings()))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_two_windows_that_begin_next_are_encoded_in_one_step_on_two_cores(
+    two_threads: None, room: Room
+) -> None:
+    """Of one sound, or of two; but not the second window of a sound for which it must wait."""
+    room.begin("long", LONG_S)
+    room.step()
+    assert room.windows_encoded == 2
+    room.step(4)
+    before = room.windows_encoded
+    room.begin("first", 0.8)
+    room.begin("second", 0.8)
+    while not {"first", "second"} & {key[0] for key in room.steps._decoding.rows}:
+        room.step()
+    assert room.windows_encoded <= before + 4
+    room.until_done("first")
+    room.until_done("second")
+    room.until_done("long")
 
 
 @pytest.mark.parametrize("steps_before", [1, 2, 5, 40])
