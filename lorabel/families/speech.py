@@ -211,18 +211,10 @@ class Speech(StepwiseFamily):
 
     def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:
         """Return rows that are written together; see `StepwiseFamily.steps`."""
-        decoder = Decoder(
-            TextDecoder(self.module, self.tokens.never.to(self.device), self.tokens.not_first.to(self.device)),
-            self.device,
-            frozenset({self.tokens.end}),
-            0,  # Windows are admitted by their number.
-            self.memory_bytes,
-            ANY_TOKENS,
-            window_inputs,
-        )
         most_windows = CPU_MOST_WINDOWS if self.device.type == "cpu" else MOST_WINDOWS
         return Listening(
-            Decoding(decoder, bank, self._window_text),
+            Decoding(self._decoder(), bank, self._window_text),
+            Decoding(self._decoder(), bank, self._window_text),
             partial(self._see, bank=bank, cache=cache),
             self._line,
             self._written_anew,
@@ -284,6 +276,17 @@ class Speech(StepwiseFamily):
         hear_one, most = partial(self._hear, is_written=are_written), self.most_heard
         groups = [windows[first : first + most] for first in range(0, len(windows), most)]
         return [hearing for group in groups for hearing in all_at_once(hear_one, group, self.device)]
+
+    def _decoder(self) -> Decoder:
+        return Decoder(
+            TextDecoder(self.module, self.tokens.never.to(self.device), self.tokens.not_first.to(self.device)),
+            self.device,
+            frozenset({self.tokens.end}),
+            0,  # Windows are admitted by their number.
+            self.memory_bytes,
+            ANY_TOKENS,
+            window_inputs,
+        )
 
     def _see(self, windows: Sequence[Window], bank: BatchAdapters, cache: FeatureCache) -> bool:
         """Compute or remember what is heard in windows; False if that of the first is known."""

@@ -1,7 +1,8 @@
 """Sounds whose windows are written together, whatever their rows: windows are encoded in steps of their own.
 
-While windows are encoded, nothing is written. So a sound that is almost written waits for one window of each
-longer sound at most, and for none of a row in the background.
+While windows are encoded, nothing is written. So a sound that is almost written waits for one step of each longer
+sound at most, and for none of a row in the background. Short sounds are written apart from longer ones, whose
+lines would make each of their steps longer.
 """
 
 from collections import deque
@@ -20,6 +21,8 @@ from lorabel.text_contracts import WrittenText
 Key = tuple[Hashable, int]
 # Of the windows that are written together, those that rows in the background leave to others.
 KEPT_WINDOWS = 1
+# Steps in which short sounds are written before one in which longer ones are, while there are both.
+SHORT_STEPS = 8
 
 
 @dataclass
@@ -47,6 +50,11 @@ class _Sound:
         """Whether its only window, or its last one, is written now or begins soon."""
         return not self.waiting or len(self.prepared.windows) == 1
 
+    @property
+    def is_short(self) -> bool:
+        """Whether a person waits for its only window."""
+        return len(self.prepared.windows) == 1 and not self.is_background
+
 
 class Listening(Steps):
     """Rows whose windows are transcribed; see `Steps`.
@@ -55,7 +63,8 @@ class Listening(Steps):
     is almost written when a longer one has a window begun is written before that one has its next window begun.
 
     Args:
-        decoding: of `Line`s.
+        of_short: writes the lines of short sounds.
+        of_long: writes all others.
         hear: computes what is heard in windows that lack it; False if the first of them lacks nothing.
         line: makes the line of a window that was heard, with what the model is told.
         written_anew: makes the line by which a window is written again, where its text cannot be right; else None.
@@ -66,7 +75,8 @@ class Listening(Steps):
 
     def __init__(
         self,
-        decoding: Decoding,
+        of_short: Decoding,
+        of_long: Decoding,
         hear: Callable[[Sequence[Window]], bool],
         line: Callable[[Window, Told], Line],
         written_anew: Callable[[Line, WrittenText], Line | None],
@@ -74,16 +84,22 @@ class Listening(Steps):
         most_heard: int,
         output: Callable[[PreparedSound, Sequence[WrittenText]], Contract],
     ) -> None:
-        self._decoding, self._hear, self._line = decoding, hear, line
+        self._of_short, self._of_long, self._hear, self._line = of_short, of_long, hear, line
         self._written_anew, self._output = written_anew, output
         self._most_windows, self._most_heard = most_windows, most_heard
         self._sounds: dict[Hashable, _Sound] = {}
         self._turns: deque[Hashable] = deque()
+        self._short_steps = 0
 
     @property
     def rows(self) -> Sequence[Hashable]:
         """The rows that are in; see `Steps.rows`."""
         return tuple(self._sounds)
+
+    @property
+    def written(self) -> Sequence[Hashable]:
+        """The rows of the windows that are being written, each as often as it has such windows."""
+        return [key[0] for key in cast(Sequence[Key], (*self._of_short.rows, *self._of_long.rows))]
 
     def has_room(self, prepared_input: Any) -> bool:
         """True: windows wait until there is room for them."""
@@ -110,7 +126,7 @@ class Listening(Steps):
                 return ()
             line = self._line(window, sound.prepared.told)
             most_windows = max(1, self._most_windows - KEPT_WINDOWS * sound.is_background)
-            if len(self._decoding.rows) >= most_windows or not self._decoding.has_room(line):
+            if len(self.written) >= most_windows or not self._decoding(sound).has_room(line):
                 break
             self._begin(row, number, line)
             sound.waiting.popleft()
@@ -138,7 +154,7 @@ class Listening(Steps):
             for row in rows
             if len(self._sounds[row].waiting) > 1 and not list(self._almost_written(row))
         ]
-        room = self._most_windows - len(self._decoding.rows)
+        room = self._most_windows - len(self.written)
         return windows[: max(1, min(self._most_heard, room))]
 
     def _waiting_window(self, row: Hashable, place: int) -> Window:
@@ -157,14 +173,15 @@ class Listening(Steps):
         if sound.adapter is None:
             line.keys = line.window.keys
         line.window.keys = []
-        self._decoding.begin((row, number), line, sound.adapter)
+        self._decoding(sound).begin((row, number), line, sound.adapter)
 
     def _write(self) -> Sequence[Hashable]:
         done: list[Hashable] = []
-        for key in self._decoding.step():
+        decoding = self._next_decoding()
+        for key in decoding.step():
             row, number = cast(Key, key)
             sound = self._sounds[row]
-            text = cast(WrittenText, self._decoding.finish(key))
+            text = cast(WrittenText, decoding.finish(key))
             again = self._written_anew(sound.lines.pop(number), text)
             if again is not None:
                 self._begin(row, number, again)
@@ -173,6 +190,18 @@ class Listening(Steps):
             if len(sound.texts) == len(sound.prepared.windows):
                 done.append(row)
         return done
+
+    def _decoding(self, sound: _Sound) -> Decoding:
+        return self._of_short if sound.is_short else self._of_long
+
+    def _next_decoding(self) -> Decoding:
+        """Short sounds go before longer ones, which are never kept waiting for ever."""
+        if not self._of_short.rows:
+            return self._of_long
+        if not self._of_long.rows:
+            return self._of_short
+        self._short_steps = (self._short_steps + 1) % (SHORT_STEPS + 1)
+        return self._of_short if self._short_steps else self._of_long
 
     def finish(self, row: Hashable) -> Contract:
         """Return what was written about a sound, which leaves; see `Steps.finish`."""
@@ -183,9 +212,10 @@ class Listening(Steps):
 
     def leave(self, row: Hashable) -> None:
         """Let a row leave; see `Steps.leave`."""
-        for key in cast(Sequence[Key], self._decoding.rows):
+        decoding = self._decoding(self._sounds[row])
+        for key in cast(Sequence[Key], decoding.rows):
             if key[0] == row:
-                self._decoding.leave(key)
+                decoding.leave(key)
         del self._sounds[row]
         if row in self._turns:
             self._turns.remove(row)

@@ -88,7 +88,7 @@ def test_the_two_windows_that_begin_next_are_encoded_in_one_step_on_two_cores(
     before = room.windows_encoded
     room.begin("first", 0.8)
     room.begin("second", 0.8)
-    while not {"first", "second"} & {key[0] for key in room.steps._decoding.rows}:
+    while not {"first", "second"} & set(room.steps.written):
         room.step()
     assert room.windows_encoded <= before + 4
     room.until_done("first")
@@ -130,12 +130,12 @@ def test_sounds_in_the_background_begin_no_window_while_one_of_a_person_is_writt
     for number in range(8):
         room.begin(f"long {number}", LONG_S, is_background=True)
     room.step(60)
-    assert len(room.steps._decoding.rows) == CPU_MOST_WINDOWS - 1
+    assert len(room.steps.written) == CPU_MOST_WINDOWS - 1
     room.begin("short", 0.8)
     room.until_done("short")
     assert room.encoded_beside("short") == 1
     room.step(60)
-    assert len(room.steps._decoding.rows) == CPU_MOST_WINDOWS - 1, "they go on"
+    assert len(room.steps.written) == CPU_MOST_WINDOWS - 1, "they go on"
 
 
 def test_a_person_s_sound_begins_at_the_next_step_whoever_came_first(room: Room) -> None:
@@ -143,7 +143,7 @@ def test_a_person_s_sound_begins_at_the_next_step_whoever_came_first(room: Room)
         room.begin(f"long {number}", LONG_S, is_background=True)
     room.begin("short", 0.8)
     room.step(2)
-    assert [key[0] for key in room.steps._decoding.rows] == ["short"]
+    assert room.steps.written == ["short"]
 
 
 def test_a_person_s_long_sound_does_not_wait_for_a_short_one_in_the_background(room: Room) -> None:
@@ -153,3 +153,23 @@ def test_a_person_s_long_sound_does_not_wait_for_a_short_one_in_the_background(r
     room.until_done("long")
     assert "short" in room.steps.rows
     room.until_done("short")
+
+
+@pytest.mark.parametrize("is_background", [False, True])
+def test_a_short_sound_is_written_without_the_lines_of_a_long_one(room: Room, is_background: bool) -> None:
+    """They would make each of its steps longer. The long one goes on now and then."""
+    room.begin("long", LONG_S, is_background=is_background)
+    while len(room.steps.written) < CPU_MOST_WINDOWS - is_background:
+        room.step()
+    room.begin("short", 0.8)
+    sizes: list[int] = []
+    room._family.module.model.decoder.register_forward_hook(
+        lambda module, inputs, output: sizes.append(len(output.last_hidden_state))
+    )
+    while "short" not in room.steps.written:
+        room.step()
+    sizes.clear()
+    room.until_done("short")
+    lines_of_long = [size for size in sizes if size > 1]
+    assert len(sizes) > 9 and len(lines_of_long) <= 1 + len(sizes) // 9
+    room.until_done("long")
