@@ -19,7 +19,7 @@ from lorabel.text_contracts import WrittenText
 
 # A row of `Decoding`: the row here, and the number of the window.
 Key = tuple[Hashable, int]
-# Of the windows that are written together, those that rows in the background leave to others.
+# Of the windows that are written together, those that are kept for short sounds.
 KEPT_WINDOWS = 1
 # Steps in which short sounds are written before one in which longer ones are, while there are both.
 SHORT_STEPS = 8
@@ -124,11 +124,7 @@ class Listening(Steps):
             window = sound.prepared.windows[number]
             if self._hear(self._next_windows(rows)):
                 return ()
-            line = self._line(window, sound.prepared.told)
-            most_windows = max(1, self._most_windows - KEPT_WINDOWS * sound.is_background)
-            if len(self.written) >= most_windows or not self._decoding(sound).has_room(line):
-                break
-            self._begin(row, number, line)
+            self._begin(row, number, self._line(window, sound.prepared.told))
             sound.waiting.popleft()
             self._turns.remove(row)
             if sound.waiting:
@@ -144,7 +140,12 @@ class Listening(Steps):
             for row in self._turns
             if self._sounds[row].is_background == in_background
             and not self._sounds[row].almost_written & self._sounds.keys()
+            and self._has_place(self._sounds[row])
         ]
+
+    def _has_place(self, sound: _Sound) -> bool:
+        kept = 0 if sound.is_short else KEPT_WINDOWS
+        return len(self.written) < max(1, self._most_windows - kept)
 
     def _next_windows(self, rows: Sequence[Hashable]) -> list[Window]:
         """The windows of these rows that begin next, at least one of them and at most `most_heard`."""
