@@ -34,7 +34,9 @@ class _Sound:
         lines: of the windows that are being written.
         texts: of the windows that are done.
         is_background: whether it gives way to rows that are not in the background.
-        almost_written: the rows that were almost written when this one last had a window begun.
+        almost_written: the rows that were almost written when this one last had a window begun, and the short one
+            that passed it since.
+        is_passed: whether a short row had its window begun while this one waited for its next.
     """
 
     prepared: PreparedSound
@@ -44,6 +46,7 @@ class _Sound:
     texts: dict[int, WrittenText] = field(default_factory=dict)
     is_background: bool = False
     almost_written: frozenset[Hashable] = frozenset()
+    is_passed: bool = False
 
     @property
     def is_almost_written(self) -> bool:
@@ -59,8 +62,9 @@ class _Sound:
 class Listening(Steps):
     """Rows whose windows are transcribed; see `Steps`.
 
-    Rows take turns in having a window begun, so that a short sound does not wait for all of a long one. A row that
-    is almost written when a longer one has a window begun is written before that one has its next window begun.
+    Rows take turns in having a window begun, so that a short sound does not wait for all of a long one, and one
+    short sound goes before each window of a longer one. A row that is almost written when a longer one has a
+    window begun is written before that one has its next window begun.
 
     Args:
         of_short: writes the lines of short sounds.
@@ -129,19 +133,30 @@ class Listening(Steps):
             self._turns.remove(row)
             if sound.waiting:
                 self._turns.append(row)
-            sound.almost_written = frozenset(self._almost_written(row))
+            sound.almost_written, sound.is_passed = frozenset(self._almost_written(row)), False
+            if sound.is_short:
+                self._let_pass(row)
         return self._write()
 
     def _next_rows(self) -> list[Hashable]:
         """The rows of which a window may begin now, in the order of their turns."""
         in_background = all(sound.is_background for sound in self._sounds.values())
-        return [
+        rows = [
             row
             for row in self._turns
             if self._sounds[row].is_background == in_background
             and not self._sounds[row].almost_written & self._sounds.keys()
             and self._has_place(self._sounds[row])
         ]
+        short = [row for row in rows if self._sounds[row].is_short]
+        return rows if any(self._sounds[row].is_passed for row in rows) else short or rows
+
+    def _let_pass(self, short: Hashable) -> None:
+        """Let longer sounds wait until a short one is written, whose window began before their next."""
+        for row in self._turns:
+            sound = self._sounds[row]
+            if not sound.is_short and not sound.is_passed:
+                sound.almost_written, sound.is_passed = sound.almost_written | {short}, True
 
     def _has_place(self, sound: _Sound) -> bool:
         kept = 0 if sound.is_short else KEPT_WINDOWS
