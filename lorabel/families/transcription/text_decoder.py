@@ -100,4 +100,5 @@ def last_logits(module: Any, states: Tensor) -> Tensor:
     Args:
         states: (lines, tokens, width) of the decoder.
     """
-    return (module.proj_out.weight @ states[:, -1].T).T.contiguous().float()
+    logits: Tensor = module.proj_out.weight @ states[:, -1].T
+    return logits.T.contiguous().float()
