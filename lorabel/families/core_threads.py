@@ -8,13 +8,14 @@ that has just woken them: two of them were no faster than one, while two rows at
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import lru_cache, partial
+from functools import cache
 from threading import Barrier
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R", bound=Tensor | Sequence[Any])
 
@@ -38,27 +39,46 @@ def parts_on_all_cores(compute: Callable[[R], T], rows: R, device: torch.device)
     if not 1 < threads <= len(rows) or device.type != "cpu" or not torch.is_inference_mode_enabled():
         return [compute(rows)]
     bounds = [len(rows) * part // threads for part in range(threads + 1)]
-    parts = [cast(R, rows[start:end]) for start, end in itertools.pairwise(bounds)]
-    futures = [_pool(threads).submit(partial(_infer, compute, part)) for part in parts]
+    return all_at_once(compute, [cast(R, rows[start:end]) for start, end in itertools.pairwise(bounds)], device)
+
+
+def all_at_once(compute: Callable[[S], T], items: Sequence[S], device: torch.device) -> list[T]:
+    """Return what `compute` makes of each item. On a CPU each item has an equal share of the cores.
+
+    They are computed one after the other, in this thread, if there are more of them than cores, on another device,
+    and where gradients are wanted.
+
+    Args:
+        compute: many threads call it, in inference mode if this thread is.
+        device: on which it computes.
+
+    Raises:
+        Exception: of the first item that failed, when none is computed any longer.
+    """
+    threads = torch.get_num_threads()
+    if not 1 < len(items) <= threads or device.type != "cpu" or torch.is_grad_enabled():
+        return [compute(item) for item in items]
+    pool, is_inference = _pool(len(items), threads), torch.is_inference_mode_enabled()
+
+    def compute_alone(item: S) -> T:
+        with torch.inference_mode(is_inference), torch.no_grad():  # a thread begins without them
+            return compute(item)
+
+    futures = [pool.submit(compute_alone, item) for item in items]
     wait(futures)  # also after an error: no thread computes on with what the caller is about to change
     return [future.result() for future in futures]
 
 
-def _infer(compute: Callable[[R], T], rows: R) -> T:
-    with torch.inference_mode():  # a thread begins without it
-        return compute(rows)
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads in each of which torch computes alone."""
-    pool = ThreadPoolExecutor(threads, "core", _compute_alone)
-    together = Barrier(threads)
-    list(pool.map(lambda _: together.wait(), range(threads)))
+@cache
+def _pool(count: int, threads: int) -> ThreadPoolExecutor:
+    """Threads which share those of torch."""
+    pool = ThreadPoolExecutor(count, "core", _compute_with, (threads // count,))
+    together = Barrier(count)
+    list(pool.map(lambda _: together.wait(), range(count)))
     torch.set_num_threads(threads)  # what a thread sets is also what threads get that begin later
     return pool
 
 
-def _compute_alone() -> None:
+def _compute_with(threads: int) -> None:
     torch.get_num_threads()  # else torch sets the number again when the thread first computes
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)

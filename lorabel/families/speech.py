@@ -12,7 +12,6 @@ fit into GENERATOR_MEMORY_MB together.
 import logging
 import math
 from collections.abc import Collection, Hashable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,25 +20,21 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import (
-    AutoTokenizer,
-    DynamicCache,
-    EncoderDecoderCache,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-)
+from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from lorabel.contracts import BatchAdapters, Input, Modality
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Fetch, transformers_name
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
+from lorabel.families.core_threads import all_at_once
 from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.lora_layers import linear_layers
 from lorabel.families.segments.voice_activity import VoiceActivity
 from lorabel.families.transcription.conversion import is_ctranslate2
 from lorabel.families.transcription.heard_sound import Hearing, Line, PreparedSound, Spans, Window
+from lorabel.families.transcription.hearing import hear
 from lorabel.families.transcription.listening import Listening
 from lorabel.families.transcription.segment_texts import divided_among, joined_texts, nothing_heard, of_windows
 from lorabel.families.transcription.sound_windows import segment_windows, speech_windows
@@ -68,6 +63,8 @@ MEGABYTE = 1024 * 1024
 DECODER = "model.decoder."
 # Windows that are written together, at most: a click may have to wait for a step.
 MOST_WINDOWS, CPU_MOST_WINDOWS = 32, 8
+# Windows that a CPU encodes at once, each on an equal share of its cores.
+MOST_HEARD = 2
 # Quick speech has about 8 tokens a second. Without a limit, a model that begins to repeat itself never ends.
 TOKENS_PER_S, FEWEST_TOKENS = 15, 16
 # Of the positions of a model, most that names and terms may take which are told it.
@@ -196,8 +193,7 @@ class Speech(StepwiseFamily):
         part of the right text each window has.
         """
         for prepared in prepared_inputs:
-            for window in prepared.windows:
-                self._hear(window, NO_BATCH_ADAPTERS.use([None]))
+            self.hear(prepared.windows)
             if generator is not None:
                 self._draft(prepared)
         return prepared_inputs
@@ -215,22 +211,15 @@ class Speech(StepwiseFamily):
 
     def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:
         """Return rows that are written together; see `StepwiseFamily.steps`."""
-        decoder = Decoder(
-            TextDecoder(self.module, self.tokens.never.to(self.device), self.tokens.not_first.to(self.device)),
-            self.device,
-            frozenset({self.tokens.end}),
-            0,  # Windows are admitted by their number.
-            self.memory_bytes,
-            ANY_TOKENS,
-            window_inputs,
-        )
         most_windows = CPU_MOST_WINDOWS if self.device.type == "cpu" else MOST_WINDOWS
         return Listening(
-            Decoding(decoder, bank, self._window_text),
+            Decoding(self._decoder(), bank, self._window_text),
+            Decoding(self._decoder(), bank, self._window_text),
             partial(self._see, bank=bank, cache=cache),
             self._line,
             self._written_anew,
             max(1, min(most_windows, self.memory_bytes // self._line_bytes)),
+            self.most_heard,
             partial(self._output, cache=cache),
         )
 
@@ -238,7 +227,7 @@ class Speech(StepwiseFamily):
         """Compute the mean loss of the tokens of each text, its end included; see `Family.loss`."""
         parts = [self._parts(*pair) for pair in zip(prepared_inputs, targets, strict=True)]
         windows = [window for of_sound in parts for window, _ in of_sound]
-        hearings = [self._hear(window, NO_BATCH_ADAPTERS.use([None])) for window in windows]
+        hearings = self.hear(windows)
         answers = [
             [*self.tokens.answer(text), self.tokens.end][: self._most_tokens(hearing)]
             for hearing, (_, text) in zip(hearings, (part for of_sound in parts for part in of_sound), strict=True)
@@ -272,42 +261,50 @@ class Speech(StepwiseFamily):
         """
         return [name for name in linear_layers(self.module) if name.startswith(DECODER)]
 
-    def _see(self, window: Window, bank: BatchAdapters, cache: FeatureCache) -> bool:
-        """Compute or remember what is heard in a window; False if that is known."""
-        if window.hearing is not None:
-            return False
-        hearing = cache.get(EMBEDDINGS, self._key(window.key))
-        if hearing is not None:
-            window.keep(hearing)
-            return False
-        cache.put(EMBEDDINGS, self._key(window.key), self._hear(window, bank.use([None]), is_written=True))
-        return True
+    @property
+    def most_heard(self) -> int:
+        """Windows that are heard at once, and so in one step."""
+        return min(MOST_HEARD, torch.get_num_threads()) if self.device.type == "cpu" else 1
 
     @torch.no_grad()
-    def _hear(
-        self, window: Window, without_adapter: AbstractContextManager[None], *, is_written: bool = False
-    ) -> Hearing:
-        """Encode a window, and find out its language, and whether anybody speaks.
+    def hear(self, windows: Sequence[Window], *, are_written: bool = False) -> list[Hearing]:
+        """Hear windows by the base model.
 
         Args:
-            is_written: whether the window is written next, so that keys and values are kept for it.
+            are_written: whether they are written next, so that keys and values are kept for them.
         """
-        if window.hearing is None:
-            if window.mel is None:
-                raise RuntimeError("a window has neither a spectrogram nor states")
-            mel = window.mel[None].to(self.device, self.dtype)
-            states = self.module.model.encoder(mel).last_hidden_state
-            start = torch.tensor([[self.tokens.start]], device=self.device)
-            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-            with without_adapter:
-                decoded = self.module.model.decoder(
-                    start, encoder_hidden_states=states, past_key_values=cache, use_cache=True
-                )
-            logits = self.module.proj_out(decoded.last_hidden_state)[0, -1].float()
-            if is_written:
-                window.keys = [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
-            window.keep(Hearing(states[0], self.tokens.prompt(logits), self.tokens.no_speech_probability(logits)))
-        return window.hearing  # type: ignore[return-value]
+        hear_one, most = partial(self._hear, is_written=are_written), self.most_heard
+        groups = [windows[first : first + most] for first in range(0, len(windows), most)]
+        return [hearing for group in groups for hearing in all_at_once(hear_one, group, self.device)]
+
+    def _decoder(self) -> Decoder:
+        return Decoder(
+            TextDecoder(self.module, self.tokens.never.to(self.device), self.tokens.not_first.to(self.device)),
+            self.device,
+            frozenset({self.tokens.end}),
+            0,  # Windows are admitted by their number.
+            self.memory_bytes,
+            ANY_TOKENS,
+            window_inputs,
+        )
+
+    def _see(self, windows: Sequence[Window], bank: BatchAdapters, cache: FeatureCache) -> bool:
+        """Compute or remember what is heard in windows; False if that of the first is known."""
+        for window in windows:
+            hearing = None if window.hearing is not None else cache.get(EMBEDDINGS, self._key(window.key))
+            if hearing is not None:
+                window.keep(hearing)
+        unheard = [window for window in windows if window.hearing is None]
+        if windows[0] not in unheard:
+            return False
+        with bank.use([None]):
+            hearings = self.hear(unheard, are_written=True)
+        for window, hearing in zip(unheard, hearings, strict=True):
+            cache.put(EMBEDDINGS, self._key(window.key), hearing)
+        return True
+
+    def _hear(self, window: Window, *, is_written: bool = False) -> Hearing:
+        return hear(window, self.module, self.tokens, self.device, self.dtype, is_written=is_written)
 
     def _draft(self, prepared: PreparedSound) -> None:
         """Let the model write about each of several windows of one text, if it has not."""

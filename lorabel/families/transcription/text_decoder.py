@@ -31,7 +31,9 @@ class TextDecoder:
     """
 
     def __init__(self, module: Any, never: Tensor, not_first: Tensor) -> None:
-        self._module, self._never, self._not_first = module, never, not_first
+        self._module = module
+        self._never = never.nonzero()[:, 0]
+        self._never_first = (never | not_first).nonzero()[:, 0]
         self._lines: list[Line] = []
         self._cross = DynamicCache()
 
@@ -64,11 +66,11 @@ class TextDecoder:
             past_key_values=EncoderDecoderCache(past_key_values, cross),
             use_cache=use_cache,
         ).last_hidden_state
-        banned = self._never | self._not_first if are_new else self._never
-        logits = self._module.proj_out(hidden[:, -logits_to_keep:]).masked_fill(banned, float("-inf"))
+        logits = last_logits(self._module, hidden[:, -logits_to_keep:])
+        logits.index_fill_(1, self._never_first if are_new else self._never, float("-inf"))
         if states is not None:
             self._share(lines, cross)
-        return SimpleNamespace(logits=logits)
+        return SimpleNamespace(logits=logits[:, None])
 
     def _of_batch(self, lines: Sequence[Line]) -> DynamicCache:
         """Keys and values of all lines, which are put together only if the lines are others than before."""
@@ -87,3 +89,16 @@ class TextDecoder:
         for index, line in enumerate(lines):
             of_line = slice(index, index + 1)
             line.keys = [(layer.keys[of_line], layer.values[of_line]) for layer in cross.layers]
+
+
+def last_logits(module: Any, states: Tensor) -> Tensor:
+    """Return the logits after the last token: (lines, vocabulary) float32.
+
+    The vocabulary's weights are multiplied by the states of all lines, and not the other way round, which takes
+    twice as long on a CPU in bfloat16.
+
+    Args:
+        states: (lines, tokens, width) of the decoder.
+    """
+    logits: Tensor = module.proj_out.weight @ states[:, -1].T
+    return logits.T.contiguous().float()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorabel.families.core_threads import on_all_cores
+from lorabel.families.core_threads import all_at_once, on_all_cores
 
 THREADS = 3
 CPU = torch.device("cpu")
@@ -93,3 +93,28 @@ def test_no_part_computes_on_when_another_has_failed() -> None:
     with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError):
         on_all_cores(compute, torch.arange(float(THREADS))[:, None], CPU)
     assert len(ended) == THREADS - 1
+
+
+def test_items_are_computed_at_once_each_on_an_equal_share_of_the_cores() -> None:
+    together = threading.Barrier(2)
+
+    def compute(item: int) -> tuple[int, int, bool, bool]:
+        together.wait(10)
+        return 2 * item, torch.get_num_threads(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    torch.set_num_threads(5)
+    for is_inference in (False, True):
+        with torch.inference_mode(is_inference), torch.no_grad():
+            assert all_at_once(compute, [1, 2], CPU) == [(2, 2, False, is_inference), (4, 2, False, is_inference)]
+    assert torch.get_num_threads() == 5
+
+
+def test_items_that_are_more_than_cores_or_need_gradients_are_computed_one_after_the_other() -> None:
+    def compute(item: int) -> str:
+        return threading.current_thread().name
+
+    own = threading.current_thread().name
+    with torch.no_grad():
+        assert all_at_once(compute, range(THREADS + 1), CPU) == [own] * (THREADS + 1)
+        assert all_at_once(compute, [1], CPU) == [own]
+    assert all_at_once(compute, [1, 2], CPU) == [own, own]

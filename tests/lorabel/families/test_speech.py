@@ -88,7 +88,7 @@ def alone(source: str, adapter_folders: AdapterFolders) -> Any:
         mel = prepared.windows[0].mel
         assert mel is not None
         # The language is heard by the base model, whatever the adapter.
-        prompt = family._hear(prepared.windows[0], NO_BATCH_ADAPTERS.use([None])).prompt
+        prompt = family._hear(prepared.windows[0]).prompt
         line = family._line(prepared.windows[0])
         model: Any = family.module
         if project is not None:
@@ -280,7 +280,7 @@ def test_the_language_of_all_sounds_may_be_set(tmp_path: Path) -> None:
     source = write_speech_model(tmp_path / "both")
     for language in ("de", "en"):
         family = load(source, speech_language=language)
-        hearing = family._hear(prepare(family, SOUNDS[0]).windows[0], NO_BATCH_ADAPTERS.use([None]))
+        hearing = family._hear(prepare(family, SOUNDS[0]).windows[0])
         assert family.tokens.tokenizer.convert_ids_to_tokens(hearing.prompt[1]) == f"<|{language}|>"
     with pytest.raises(SettingsError, match="it does not know SPEECH_LANGUAGE='fr'; it knows de, en"):
         load(source, speech_language="fr")
@@ -305,7 +305,7 @@ def told(family: Speech, sound: Samples, *words: str) -> PreparedSound:
 def test_words_come_before_the_prompt_the_most_important_last_and_no_more_than_have_room(source: str) -> None:
     family = load(source)
     prepared = told(family, SOUNDS[0], "Zorvek", "Ada", "zorvek", "Tashnovi")
-    hearing = family._hear(prepared.windows[0], NO_BATCH_ADAPTERS.use([None]))
+    hearing = family._hear(prepared.windows[0])
     line = family._line(prepared.windows[0], prepared.told)
     assert line.told.words == ("ada", "zorvek")
     previous = family.tokens.previous
@@ -357,7 +357,7 @@ def test_a_text_that_comes_from_the_words_is_written_again_without_them(
 def test_a_window_in_which_nobody_speaks_is_told_no_words(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     family = load(source)
     prepared = told(family, SOUNDS[1], "Zorvek")
-    family._hear(prepared.windows[0], NO_BATCH_ADAPTERS.use([None]))
+    family._hear(prepared.windows[0])
     assert family._line(prepared.windows[0], prepared.told).told.words == ("zorvek",)
     monkeypatch.setattr("lorabel.families.speech.NO_SPEECH_FROM", -1.0)
     assert family._line(prepared.windows[0], prepared.told).told == NOTHING

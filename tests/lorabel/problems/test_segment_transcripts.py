@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lorabel.errors import MissingTargetError
@@ -10,6 +11,7 @@ from lorabel.problems.segment_transcripts import MOST_SEGMENTS, TranscriptsOfSeg
 from lorabel.problems.segments_in_time import SegmentsInTime
 from lorabel.text_contracts import SegmentTextsTarget, SegmentTranscripts, WrittenText
 from lorabel.time_contracts import SegmentsInput
+from workers.calibration import calibrate
 
 LABELS = '<Labels name="label" toName="audio"><Label value="Speech"/><Label value="Noise"/></Labels>'
 AUDIO = '<Audio name="audio" value="$audio"/>'
@@ -172,3 +174,36 @@ def test_words_that_people_put_into_texts_are_told() -> None:
     assert missed == ["Zorvek", "Tashnovi"]
     binding = served().for_project({WORDS: {"text": missed}})
     assert binding.model_input(DATA).words == ("Zorvek", "Tashnovi")
+
+
+def test_scores_of_texts_are_calibrated_by_whether_those_of_held_out_segments_were_right() -> None:
+    """Half of all texts are right, whose tokens are likely, but hardly more than those of wrong ones."""
+    rng = np.random.default_rng(1)
+    binding, targets, outputs = served(), [], []
+    for _ in range(40):
+        is_right = rng.random(5) < 0.5
+        chances = np.clip(rng.normal(np.where(is_right, 0.85, 0.75), 0.04), 0.01, 0.99)
+        spans = tuple((float(number), number + 0.5) for number in range(5))
+        targets.append(SegmentTextsTarget(spans, ("Good morning.",) * 5))
+        outputs.append(
+            SegmentTranscripts(
+                answers=tuple(
+                    WrittenText(text="Good morning." if right else "Could mourning.", probability=chance)
+                    for right, chance in zip(is_right.tolist(), chances.tolist(), strict=True)
+                )
+            )
+        )
+    calibration = calibrate(binding, targets, outputs, 10)
+    assert calibration is not None and calibration.ece_before is not None and calibration.ece_after is not None
+    assert calibration.ece_before > 0.25 and calibration.ece_after < 0.1
+    wrong, right = (
+        binding.calibrated_with_offset(
+            SegmentTranscripts(answers=(WrittenText(text="x", probability=chance),)),
+            calibration.temperature,
+            calibration.offset,
+        )
+        .answers[0]
+        .probability
+        for chance in (0.75, 0.85)
+    )
+    assert wrong < 0.3 < 0.7 < right
