@@ -6,8 +6,10 @@ from sqlalchemy import Engine, Select
 
 
 class PlainQuery:
-    """A SELECT, compiled once. Reading its rows takes a third of the time that a connection of SQLAlchemy takes, which
-    begins a transaction and builds an object of results. Thread-safe.
+    """A SELECT, compiled once. Thread-safe.
+
+    Its rows are read in a third of the time that a connection of SQLAlchemy takes, which begins a transaction and
+    builds a result object.
 
     The values are the driver's: SQLite has no times, so it returns texts. Compare them with each other only.
     """
@@ -15,7 +17,7 @@ class PlainQuery:
     def __init__(self, engine: Engine, statement: Select[Any]) -> None:
         self._engine, self._statement = engine, statement
         compiled = statement.compile(dialect=engine.dialect)
-        self._sql, self._names = str(compiled), compiled.positiontup  # type: ignore[attr-defined]
+        self._sql, self._names = str(compiled), compiled.positiontup
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
 
     def rows(self, **parameters: Any) -> list[tuple[Any, ...]]:
