@@ -30,7 +30,8 @@ class Heads:
 
         Args:
             head: all of it, with the empty line at its end.
-            client: address of the client, as `socket.accept` gives it. Its host decides which headers are believed.
+            client: address of the client, as `socket.accept` gives it. Its host decides which headers are
+                believed.
 
         Raises:
             Exception: what gunicorn's parser raises for a head that is no HTTP.

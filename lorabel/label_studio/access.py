@@ -1,6 +1,8 @@
 """The address and token of a project's Label Studio, and which media addresses they apply to."""
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from lorabel.contracts import MediaRef
@@ -10,6 +12,11 @@ from lorabel.media.data_url import is_data_url
 from lorabel.media.fetching import ascii_url, origin
 from lorabel.media.label_studio_paths import media_base
 from lorabel.settings import Settings
+
+# Names of files that change nothing but the end of an address. The paths at which Label Studio serves media have no
+# dots but in names of files.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+", re.ASCII)
+SAMPLE_NAME = "sample.bin"
 
 
 @dataclass(frozen=True)
@@ -108,17 +115,46 @@ def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorizati
     """
     if access is None or is_data_url(media.url):
         return media
-    written_url = ascii_url(media.url)
-    url = ascii_url(urljoin(access.url.rstrip("/") + "/", written_url))
-    own_url = _own_media_url(url, access, is_relative=not urlsplit(written_url).netloc)
-    if own_url is None and origin(url) != origin(access.url):
+    folder, slash, name = media.url.rpartition("/")
+    # After two slashes comes the name of a host, and what comes after # is left out.
+    if slash and not folder.endswith("/") and "#" not in folder and PLAIN_NAME.fullmatch(name):
+        address = _address_in_folder(folder, access)
+        url = "" if address is None else address.url.removesuffix(SAMPLE_NAME) + name
+    else:
+        address = _address(media.url, access)
+        url = "" if address is None else address.url
+    if address is None:
         return media
     return MediaRef(
-        url=own_url or url,
-        authorization=authorization if own_url else None,
+        url=url,
+        authorization=authorization if address.has_token else None,
         is_trusted=access.is_trusted,
         is_label_studio=True,
     )
+
+
+@dataclass(frozen=True)
+class _Address:
+    """An address of Label Studio. `has_token`: it gets the token."""
+
+    url: str
+    has_token: bool
+
+
+@lru_cache(maxsize=4096)
+def _address_in_folder(folder: str, access: LabelStudioAccess) -> _Address | None:
+    """The address of SAMPLE_NAME in the folder. The tasks of a project have their files in few folders."""
+    return _address(f"{folder}/{SAMPLE_NAME}", access)
+
+
+def _address(written: str, access: LabelStudioAccess) -> _Address | None:
+    """Where an address of task data leads to; None if that is not Label Studio."""
+    written_url = ascii_url(written)
+    url = ascii_url(urljoin(access.url.rstrip("/") + "/", written_url))
+    own_url = _own_media_url(url, access, is_relative=not urlsplit(written_url).netloc)
+    if own_url is None and origin(url) != origin(access.url):
+        return None
+    return _Address(own_url or url, own_url is not None)
 
 
 def _own_media_url(url: str, access: LabelStudioAccess, *, is_relative: bool) -> str | None:
