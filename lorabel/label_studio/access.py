@@ -13,8 +13,8 @@ from lorabel.media.fetching import ascii_url, origin
 from lorabel.media.label_studio_paths import media_base
 from lorabel.settings import Settings
 
-# Names of files that change nothing but the end of an address. The paths at which Label Studio serves media have no
-# dots but in names of files.
+# Names of files that change nothing but the end of an address. The paths at which Label Studio serves media have
+# no dots but in names of files.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+", re.ASCII)
 SAMPLE_NAME = "sample.bin"
 
@@ -66,6 +66,7 @@ def data_manager_link(project: Project, url: str) -> str:
     return f"{url.rstrip('/')}/projects/{project.label_studio_id}/data"
 
 
+@lru_cache(maxsize=1024)
 def is_web_address(text: str) -> bool:
     """Whether a text is the address of a web server: http or https, a host, and a port that exists if any."""
     try:
