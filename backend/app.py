@@ -6,6 +6,7 @@ codes.
 
 import logging
 import time
+from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -26,6 +27,7 @@ from backend import (
     traffic,
     version_routes,
 )
+from backend.label_studio_routes import PREDICT_PATH
 from backend.pages import routes as page_routes
 from backend.pages.forms import refuse_other_sites
 from backend.services import EXTENSION, Services, services
@@ -44,7 +46,8 @@ from lorabel.errors import (
     UnreadableError,
     cut,
 )
-from lorabel.inference.http_auth import require_basic_auth
+from lorabel.http_server.plain_route import PlainAnswer, PlainRoute
+from lorabel.inference.http_auth import is_allowed, require_basic_auth
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,6 +82,8 @@ ROUTE_MODULES = (
     monitoring_routes,
     openapi,
 )
+# Key of the WSGI environment: `time.perf_counter` when the answering of a request began.
+BEGAN_AT = "lorabel.began_at"
 OPEN_PATHS = frozenset({"/livez"})
 QUIET_PATHS = frozenset({"/livez", "/health", "/metrics"})
 
@@ -97,7 +102,26 @@ def create_app(settings: Settings) -> Flask:
     app.register_error_handler(RequestEntityTooLarge, _refuse_size)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_error)
+    app.wsgi_app = _plain_predictions(app, settings)  # type: ignore[method-assign]
     return app
+
+
+def _plain_predictions(app: Flask, settings: Settings) -> PlainRoute:
+    """/predict without Flask, observed as all requests are. What comes from a browser goes to Flask, which checks
+    the site that sent it."""
+
+    def answer(body: bytes, environ: dict[str, Any]) -> PlainAnswer:
+        app_services: Services = app.extensions[EXTENSION]
+        environ[BEGAN_AT] = time.perf_counter()
+        prediction_answer = label_studio_routes.answer_prediction(app_services, body, environ)
+        seconds = time.perf_counter() - environ[BEGAN_AT]
+        _observe(app_services, "POST", PREDICT_PATH, PREDICT_PATH, 200, seconds)
+        return prediction_answer
+
+    def is_plain(environ: dict[str, Any]) -> bool:
+        return "HTTP_SEC_FETCH_SITE" not in environ and is_allowed(environ, settings)
+
+    return PlainRoute(app, PREDICT_PATH, answer, is_plain)
 
 
 def _observe_requests(app: Flask) -> None:
@@ -105,20 +129,26 @@ def _observe_requests(app: Flask) -> None:
 
     @app.before_request
     def start() -> None:
-        g.started_at = time.perf_counter()
+        g.started_at = request.environ.get(BEGAN_AT) or time.perf_counter()
 
     @app.after_request
     def observe(answer: Response) -> Response:
         seconds = time.perf_counter() - g.started_at
         endpoint = request.url_rule.rule if request.url_rule else "unknown"
-        metrics = services().metrics
-        if endpoint == traffic.ENDPOINT:
-            services().traffic.add(seconds, answer.status_code)
-        metrics.requests.labels(endpoint, answer.status_code).inc()
-        metrics.request_seconds.labels(endpoint).observe(seconds)
-        level = logging.DEBUG if request.path in QUIET_PATHS else logging.INFO
-        log.log(level, "%s %s %d %.0f ms", request.method, request.path, answer.status_code, seconds * 1000)
+        _observe(services(), request.method, request.path, endpoint, answer.status_code, seconds)
         return answer
+
+
+def _observe(
+    app_services: Services, method: str, path: str, endpoint: str, status_code: int, seconds: float
+) -> None:
+    if endpoint == traffic.ENDPOINT:
+        app_services.traffic.add(seconds, status_code)
+    metrics = app_services.metrics
+    metrics.requests.labels(endpoint, status_code).inc()
+    metrics.request_seconds.labels(endpoint).observe(seconds)
+    level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
+    log.log(level, "%s %s %d %.0f ms", method, path, status_code, seconds * 1000)
 
 
 def _answer_error(error: Exception) -> Response:

@@ -6,10 +6,12 @@ the database alone. Label Studio shows nobody our error messages, so each failur
 API.
 """
 
+import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, after_this_request, request
+from flask import Blueprint, Response, request
 
 from backend import http_bodies, predictions, rest_responses, webhook_events
 from backend.extra_params import read_extra_params
@@ -18,11 +20,14 @@ from backend.services import Services, services
 from lorabel.database import projects, versions, webhook_secrets
 from lorabel.database.tables import Project
 from lorabel.errors import LabelConfigError
+from lorabel.http_server.plain_route import PlainAnswer, raise_failure
 from lorabel.problems.binding import bind
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("label_studio", __name__)
 Answer = dict[str, Any]
+PREDICT_PATH = "/predict"
+ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 @blueprint.get("/health")
@@ -50,15 +55,31 @@ def validate() -> Answer:
     return rest_responses.ServedRecord.of(bind(body.label_config)).model_dump()
 
 
-@blueprint.post("/predict")
-def predict() -> Answer:
+@blueprint.post(PREDICT_PATH)
+def predict() -> Response:
     """Predict tasks, see `backend/predictions.py`. When an annotator has opened a task, the next tasks are then
     predicted in the background."""
-    body = http_bodies.parse(http_bodies.Predict, read_body())
-    entries = predictions.predict(services(), body, request.environ.get("gunicorn.socket"))
-    if predictions.is_opened_by_annotator(body):
-        _look_ahead(services(), body)
-    return {"results": [[] if entry is None else entry.model_dump() for entry in entries]}
+    raise_failure()
+    answer = answer_prediction(services(), read_body(), request.environ)
+    response = Response(answer.body, content_type="application/json")
+    if answer.on_sent is not None:
+        response.call_on_close(answer.on_sent)
+    return response
+
+
+def answer_prediction(services: Services, raw: bytes, environ: dict[str, Any]) -> PlainAnswer:
+    """Answer a request to /predict. The look-ahead is enqueued after the answer is sent, so that the annotator
+    does not wait for Redis.
+
+    Args:
+        raw: the body.
+        environ: of WSGI.
+    """
+    body = http_bodies.parse(http_bodies.Predict, raw)
+    entries = predictions.predict(services, body, environ.get("gunicorn.socket"))
+    answer = {"results": [[] if entry is None else dict(entry) for entry in entries]}
+    on_sent = _look_ahead(services, body) if predictions.is_opened_by_annotator(body) else None
+    return PlainAnswer(ENCODER.encode(answer).encode(), on_sent)
 
 
 @blueprint.post("/webhook")
@@ -80,16 +101,16 @@ def list_versions() -> Answer:
     return http_bodies.VersionsAnswer(versions=names).model_dump()
 
 
-def _look_ahead(services: Services, body: http_bodies.Predict) -> None:
-    """Enqueue the look-ahead after the answer is sent, so that the annotator does not wait for Redis."""
+def _look_ahead(services: Services, body: http_bodies.Predict) -> Callable[[], None] | None:
+    """A function that enqueues the look-ahead; None if there is nothing to look ahead at."""
     project_id = services.live_projects.looked_ahead_id(body.key, body.label_config)
     if project_id is None:
-        return
+        return None
 
-    @after_this_request
-    def enqueue_when_sent(answer: Response) -> Response:
-        answer.call_on_close(lambda: services.jobs.look_ahead(project_id, after=body.tasks[0].id))
-        return answer
+    def enqueue() -> None:
+        services.jobs.look_ahead(project_id, after=body.tasks[0].id)
+
+    return enqueue
 
 
 def _remember(services: Services, body: http_bodies.Setup) -> Project:

@@ -7,13 +7,14 @@ processes and other machines need not tell this one anything.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from threading import Lock
+from typing import Any
 
 from cachetools import LRUCache
 from sqlalchemy import bindparam, exists, select
 
 from lorabel.database import projects
+from lorabel.database.plain_query import PlainQuery
 from lorabel.database.project_keys import ProjectKey
 from lorabel.database.store import Store
 from lorabel.database.tables import Project, UnreadableTask
@@ -25,7 +26,7 @@ from lorabel.settings import Settings
 # Projects whose models are kept. Each takes some ten kilobytes.
 MOST_KEPT = 512
 
-Stamps = tuple[tuple[int, datetime, int, int], ...]
+Stamps = tuple[tuple[Any, ...], ...]
 """Of each row that a key may mean: id, time of the last change, live version, newest head."""
 
 # Of the tables, not of the classes: the answers are plain rows.
@@ -42,7 +43,6 @@ STAMPS = (
     .where(_PROJECTS.label_studio_id == bindparam("label_studio_id"))
     .order_by(_PROJECTS.id)
 )
-UNREADABLE = select(_UNREADABLE.task_id).where(_UNREADABLE.project_id == bindparam("project_id"))
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class LiveProjects:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store, self._settings = store, settings
+        self._stamps = PlainQuery(store.engine, STAMPS)
         self._kept: LRUCache[tuple[ProjectKey, str], _Kept] = LRUCache(MOST_KEPT)
         self._lock = Lock()
 
@@ -83,18 +84,14 @@ class LiveProjects:
             ConflictError: it cannot be told which project the key means.
             LabelConfigError: the label config cannot be read.
         """
-        # A session would take longer than the queries.
-        with self._store.engine.connect() as connection:
-            # Before anything else is read: what is kept may be newer than its stamps, and never older.
-            rows = connection.execute(STAMPS, {"label_studio_id": key.label_studio_id}).all()
-            stamps = tuple((row[0], row[1], row[2], row[3]) for row in rows)
-            with self._lock:
-                kept = self._kept.get((key, label_config))
-            if kept is not None and kept.stamps == stamps:
-                project_id = kept.project.id
-                has_unreadable = any(row[0] == project_id and row[4] for row in rows)
-                ids = connection.scalars(UNREADABLE, {"project_id": project_id}) if has_unreadable else ()
-                return LiveProject(kept.project, kept.model, frozenset(ids))
+        # Before anything else is read: what is kept may be newer than its stamps, and never older.
+        rows = self._stamps.rows(label_studio_id=key.label_studio_id)
+        stamps = tuple(row[:4] for row in rows)
+        with self._lock:
+            kept = self._kept.get((key, label_config))
+        if kept is not None and kept.stamps == stamps:
+            has_unreadable = any(row[0] == kept.project.id and row[4] for row in rows)
+            return LiveProject(kept.project, kept.model, self._unreadable(kept) if has_unreadable else frozenset())
         loaded = self._load(key, label_config, stamps)
         if loaded is not None:
             return loaded
@@ -112,6 +109,10 @@ class LiveProjects:
         if kept is None or not kept.model.bound.bindings or api_access(kept.project, self._settings) is None:
             return None
         return kept.project.id
+
+    def _unreadable(self, kept: _Kept) -> frozenset[int]:
+        with self._store.read() as session:
+            return unreadable_tasks.known(session, kept.project.id)
 
     def _load(self, key: ProjectKey, label_config: str, stamps: Stamps) -> LiveProject | None:
         """None if the database does not know the project, or knows another label config of it."""

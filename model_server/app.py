@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -36,9 +37,10 @@ from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.generation.remote import RemoteGenerator
 from lorabel.families.generator import Generator
 from lorabel.families.loading import families_named, load_family
+from lorabel.http_server.plain_route import PlainAnswer, PlainRoute, raise_failure
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
-from lorabel.inference.http_auth import require_basic_auth
+from lorabel.inference.http_auth import is_allowed, require_basic_auth
 from lorabel.inference.messages import (
     FamilyInfo,
     ModelsResponse,
@@ -65,6 +67,7 @@ MEGABYTE = 1024 * 1024
 # Time after a request's `timeout_s` in which rows that are on the device may still be answered.
 GRACE_S = 1.0
 POLL_INTERVAL_S = 0.2
+PREDICT_PATH = "/v1/predict"
 EXIT_AFTER_S = 0.5
 # sysexits.h: an internal error. Gunicorn gives up if a worker ends with 3 or 4, and replaces it otherwise.
 EXIT_STATUS = os.EX_SOFTWARE
@@ -137,16 +140,24 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
     def metrics() -> Response:
         return Response(generate_latest(metrics_registry), content_type=CONTENT_TYPE_LATEST)
 
-    @app.post("/v1/predict")
-    def predict() -> Response:
-        predict_request = request_body.decode(request.get_data(cache=False), settings.max_waiting)
-        if ARRIVED_AT in request.environ:
-            waited_s = time.monotonic() - request.environ[ARRIVED_AT]
-            left_s = max(0.0, predict_request.timeout_s - waited_s)
+    def answer_rows(body: bytes, environ: dict[str, Any]) -> PlainAnswer:
+        predict_request = request_body.decode(body, settings.max_waiting)
+        if ARRIVED_AT in environ:
+            left_s = max(0.0, predict_request.timeout_s - (time.monotonic() - environ[ARRIVED_AT]))
             predict_request = predict_request.model_copy(update={"timeout_s": left_s})
-        client = request.environ.get("gunicorn.socket")
-        is_client_gone = request.environ.get(IS_CLIENT_GONE, lambda: is_disconnected(client))
-        return _json(_predict(engine, predict_request, is_client_gone))
+        client = environ.get("gunicorn.socket")
+        is_client_gone = environ.get(IS_CLIENT_GONE, lambda: is_disconnected(client))
+        return PlainAnswer(_predict(engine, predict_request, is_client_gone).model_dump_json().encode())
+
+    @app.post(PREDICT_PATH)
+    def predict() -> Response:
+        raise_failure()
+        body = answer_rows(request.get_data(cache=False), request.environ).body
+        return Response(body, content_type="application/json")
+
+    app.wsgi_app = PlainRoute(  # type: ignore[method-assign]
+        app, PREDICT_PATH, answer_rows, lambda environ: is_allowed(environ, settings)
+    )
 
     @app.post("/v1/preload")
     def preload() -> Response:

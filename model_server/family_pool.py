@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 
 from lorabel.contracts import Input
 from lorabel.errors import UnreadableError
@@ -123,10 +124,15 @@ def input_type(kind: str) -> type[Input]:
     Raises:
         UnreadableError: no installed family has inputs of this kind.
     """
-    types = {contract.kind: contract for family in family_types() for contract in family.inputs}
+    types = _input_types(family_types())
     if kind not in types:
         known_kinds = ", ".join(sorted(types))
         raise UnreadableError(
             f"no family answers inputs of kind {kind!r}; known kinds: {known_kinds}", is_permanent=False
         )
     return types[kind]
+
+
+@cache
+def _input_types(families: tuple[type[Family], ...]) -> dict[str, type[Input]]:
+    return {contract.kind: contract for family in families for contract in family.inputs}

@@ -6,12 +6,12 @@
 import logging
 import sys
 import threading
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 
 import lorabel.families
-from lorabel.contracts import Input
+from lorabel.contracts import Input, Modality
 from lorabel.discovery import discover
 from lorabel.errors import SettingsError
 from lorabel.families.base import Family
@@ -41,18 +41,25 @@ def family_for(question: Input) -> type[Family]:
     Raises:
         SettingsError: no family can, or two have equally few modalities.
     """
+    return _family_for(family_types(), type(question), question.modalities)
+
+
+@lru_cache(maxsize=1024)
+def _family_for(
+    families: tuple[type[Family], ...], question_type: type[Input], asked_modalities: frozenset[Modality]
+) -> type[Family]:
     able_families = [
         family
-        for family in family_types()
-        if isinstance(question, family.inputs) and question.modalities <= family.modalities
+        for family in families
+        if issubclass(question_type, family.inputs) and asked_modalities <= family.modalities
     ]
     fewest = min((len(family.modalities) for family in able_families), default=0)
     chosen_families = [family for family in able_families if len(family.modalities) == fewest]
     if len(chosen_families) != 1:
-        modalities = " and ".join(sorted(question.modalities)) or "nothing"
+        modalities = " and ".join(sorted(asked_modalities)) or "nothing"
         names = ", ".join(family.name for family in chosen_families) or "no family"
         raise SettingsError(
-            f"{names} answers questions of kind {question.kind!r} about {modalities}, expected exactly one"
+            f"{names} answers questions of kind {question_type.kind!r} about {modalities}, expected exactly one"
         )
     return chosen_families[0]
 

@@ -5,6 +5,7 @@ import socket
 import time
 from typing import Any
 
+from lorabel.http_server.heads import Heads
 from lorabel.http_server.request_reader import RequestReader
 
 # A request, or an answer, has one second more for so many bytes that have gone over the line.
@@ -39,7 +40,8 @@ class Connection:
 
     Args:
         client: the client's address; `server` is ours.
-        config: gunicorn's.
+        heads: parse the heads of the requests.
+        keepalive_s: how long the connection may wait for the next request.
         longest_body: in bytes.
         timeout_s: for a request to arrive, and for an answer to be taken.
     """
@@ -49,18 +51,19 @@ class Connection:
         client_socket: socket.socket,
         client: Any,
         server: Any,
-        config: Any,
+        heads: Heads,
+        keepalive_s: float,
         longest_body: int,
         timeout_s: float,
     ) -> None:
         client_socket.setblocking(False)
         self.socket = client_socket
         self.client, self.server = client, server
-        self.reader = RequestReader(config, client, longest_body, self._send_continue)
+        self.reader = RequestReader(heads, client, longest_body, self._send_continue)
         self.unsent = bytearray()
         self.body_nbytes = 0
         self.is_last_answer = False
-        self._timeout_s, self._keepalive_s = timeout_s, float(config.keepalive)
+        self._timeout_s, self._keepalive_s = timeout_s, keepalive_s
         self.enter(State.IDLE, timeout_s)
 
     def enter(self, state: State, patience_s: float | None = None) -> None:

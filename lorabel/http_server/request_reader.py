@@ -7,8 +7,9 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from gunicorn import http
 from gunicorn.http.errors import InvalidChunkSize, LimitRequestHeaders
+
+from lorabel.http_server.heads import Heads
 
 # gunicorn's own limits for a line and for the number of fields allow less in practice.
 LONGEST_HEAD = 64 * 1024
@@ -23,15 +24,15 @@ class RequestReader:
     """Reads the requests of one connection, one after the other. Not thread-safe.
 
     Args:
-        config: gunicorn's.
+        heads: parse the heads of the requests.
         client: address of the client, as `socket.accept` gives it.
         longest_body: in bytes. A longer body is not read to its end, and the connection is to be closed after the
             answer; the app refuses it.
         on_expected: called when the client waits for "100 Continue" before it sends the body.
     """
 
-    def __init__(self, config: Any, client: Any, longest_body: int, on_expected: Callable[[], None]) -> None:
-        self._config = config
+    def __init__(self, heads: Heads, client: Any, longest_body: int, on_expected: Callable[[], None]) -> None:
+        self._heads = heads
         self._client = client
         self._longest_body = longest_body
         self._on_expected = on_expected
@@ -87,7 +88,7 @@ class RequestReader:
             self._searched = len(self._buffer)
             return False
         head = _cut(self._buffer, end + len(HEAD_END))
-        self._request = next(http.get_parser(self._config, iter([head]), self._client))
+        self._request = self._heads.parse(head, self._client)
         fields = dict(self._request.headers)
         if "TRANSFER-ENCODING" in fields:
             self._chunks = _Chunks(self._longest_body)

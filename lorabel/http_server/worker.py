@@ -26,6 +26,7 @@ from gunicorn.http import wsgi
 from gunicorn.workers.base import Worker
 
 from lorabel.http_server.connection import BUSY_ANSWER, TIMEOUT_ANSWER, Connection, State
+from lorabel.http_server.heads import Heads
 from lorabel.settings import Settings
 
 MEGABYTE = 2**20
@@ -62,6 +63,7 @@ class EventWorker(Worker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._heads = Heads(self.cfg)
         self._threads = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
         self._most_connections = min(self._most_connections, _raise_file_limit(self._most_connections))
         super().init_process()
@@ -94,8 +96,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _turn(self, timeout_s: float) -> None:
-        """Tell gunicorn's master that this process lives, wait for events, and handle them."""
-        self.notify()
+        """Wait for events, and handle them."""
         for key, _ in self._selector.select(timeout_s):
             if isinstance(key.data, Connection):
                 # An earlier event of this turn may have closed it.
@@ -133,7 +134,15 @@ class EventWorker(Worker):  # type: ignore[misc]
             if len(self._connections) >= self._most_connections:
                 self._drop_oldest()
             server = listener.getsockname()
-            connection = Connection(client_socket, client, server, self.cfg, self._longest_body, self._timeout_s)
+            connection = Connection(
+                client_socket,
+                client,
+                server,
+                self._heads,
+                float(self.cfg.keepalive),
+                self._longest_body,
+                self._timeout_s,
+            )
             self._connections[connection] = 0
             self._wait(connection)
             # The request is often there already.
@@ -312,7 +321,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         connection.close()
 
     def _sweep(self) -> None:
-        """End what has waited too long, and report it."""
+        """Tell gunicorn's master that this process lives. End what has waited too long, and report it."""
+        self.notify()
         now = time.monotonic()
         for connection in [connection for connection in self._waiting if connection.expires_at < now]:
             if connection.state is State.READING:

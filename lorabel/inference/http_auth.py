@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Collection
+from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.datastructures import Authorization
@@ -23,6 +24,11 @@ def require_basic_auth(app: Flask, settings: Settings, open_paths: Collection[st
         answer.status_code = 401
         answer.headers["WWW-Authenticate"] = 'Basic realm="lorabel", charset="UTF-8"'
         return answer
+
+
+def is_allowed(environ: dict[str, Any], settings: Settings) -> bool:
+    """Whether `require_basic_auth` would let a request pass, by its WSGI environment."""
+    return settings.basic_auth is None or is_authorized(environ.get("HTTP_AUTHORIZATION"), settings.basic_auth)
 
 
 def is_authorized(header: str | None, expected: tuple[str, str]) -> bool:

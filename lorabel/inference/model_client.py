@@ -1,26 +1,19 @@
 """The client of the model server, for backend and workers.
 
-It uses the standard library's http.client and keeps idle connections on a stack. A prediction is one POST. With a
-hundred requests at the same time, the pool of httpcore costs more than a request, since it looks at every
-connection each time.
+It keeps idle connections (`model_connection.py`) on a stack. A prediction is one POST. With a hundred requests at
+the same time, the pool of httpcore costs more than a request, since it looks at every connection each time.
 """
 
 import base64
-import select
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from http.client import (
-    HTTPConnection,
-    HTTPException,
-    HTTPMessage,
-    HTTPResponse,
-    HTTPSConnection,
-    RemoteDisconnected,
-)
+from http.client import HTTPException, RemoteDisconnected
 from queue import Empty, LifoQueue
 from types import MappingProxyType
 from urllib.parse import urlsplit
+
+import httpcore
 
 from lorabel.errors import (
     ConflictError,
@@ -40,12 +33,12 @@ from lorabel.inference.messages import (
     Priority,
     RowResult,
 )
+from lorabel.inference.model_connection import ModelConnection, Reply, Request
 from lorabel.settings import Settings
 
 MEGABYTE = 2**20
 PROBE_TIMEOUT_S = 5.0
 ANSWER_GRACE_S = 2.0
-POLL_INTERVAL_S = 0.2
 BUSY = 503
 TOO_LARGE = 413
 FIRST_ERROR = 400
@@ -61,9 +54,9 @@ class ModelClient:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.model_server_url.rstrip("/")
         parts = urlsplit(self._url)
-        self._kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._is_tls = parts.scheme == "https"
         self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path
-        self._idle: LifoQueue[HTTPConnection] = LifoQueue()
+        self._idle: LifoQueue[ModelConnection] = LifoQueue()
         self._max_request_mb = settings.max_request_mb
         self._headers = {"Content-Type": "application/json"}
         if settings.basic_auth is not None:
@@ -146,28 +139,27 @@ class ModelClient:
         timeout_s: float,
         is_gone: Callable[[], bool] | None = None,
     ) -> bytes:
+        data = body.encode() if isinstance(body, str) else body or b""
         until = time.monotonic() + timeout_s
         try:
-            status, headers, content = self._exchange(method, path, body, until, is_gone)
-        except (HTTPException, OSError) as error:
+            reply = self._exchange(Request(method, f"{self._path}{path}", self._headers, data, until, is_gone))
+        except (HTTPException, OSError, httpcore.RemoteProtocolError) as error:
             raise ModelServerError(
                 f"model server at {self._url} cannot be reached ({type(error).__name__}: {error}); "
                 "is it running, and is MODEL_SERVER_URL right?"
             ) from error
-        text = content.decode(errors="replace")
-        if status == BUSY:
-            raise ModelServerBusyError(
-                f"model server is busy: {text}", retry_after_s=int(headers.get("Retry-After", "1"))
-            )
-        if status == TOO_LARGE:
-            raise RequestTooLargeError(f"model server answered {status} to {path}: {text[:500]}")
-        if status >= FIRST_ERROR:
-            raise ModelServerError(f"model server answered {status} to {path}: {text[:500]}", status_code=status)
-        return content
+        if reply.status < FIRST_ERROR:
+            return reply.content
+        text = reply.content.decode(errors="replace")
+        if reply.status == BUSY:
+            raise ModelServerBusyError(f"model server is busy: {text}", retry_after_s=reply.retry_after_s)
+        if reply.status == TOO_LARGE:
+            raise RequestTooLargeError(f"model server answered {reply.status} to {path}: {text[:500]}")
+        raise ModelServerError(
+            f"model server answered {reply.status} to {path}: {text[:500]}", status_code=reply.status
+        )
 
-    def _exchange(
-        self, method: str, path: str, body: str | bytes | None, until: float, is_gone: Callable[[], bool] | None
-    ) -> tuple[int, HTTPMessage, bytes]:
+    def _exchange(self, request: Request) -> Reply:
         """Use a kept connection if there is one. Retry once if it was closed; requests are idempotent."""
         try:
             kept = self._idle.get_nowait()
@@ -175,42 +167,14 @@ class ModelClient:
             kept = None
         if kept is not None:
             with suppress(*STALE):
-                return self._ask(kept, method, path, body, until, is_gone)
-        fresh = self._kind(self._host, self._port, timeout=PROBE_TIMEOUT_S)
-        return self._ask(fresh, method, path, body, until, is_gone)
+                return self._ask(kept, request)
+        return self._ask(ModelConnection(self._is_tls, self._host, self._port), request)
 
-    def _ask(
-        self,
-        connection: HTTPConnection,
-        method: str,
-        path: str,
-        body: str | bytes | None,
-        until: float,
-        is_gone: Callable[[], bool] | None,
-    ) -> tuple[int, HTTPMessage, bytes]:
-        is_reusable = False
+    def _ask(self, connection: ModelConnection, request: Request) -> Reply:
         try:
-            data = body.encode() if isinstance(body, str) else body
-            connection.request(method, f"{self._path}{path}", data, self._headers)
-            _wait_for_answer(connection, until, is_gone)
-            connection.sock.settimeout(max(0.1, until - time.monotonic()))
-            answer: HTTPResponse = connection.getresponse()
-            content = answer.read()
-            is_reusable = not answer.will_close
-            return answer.status, answer.headers, content
+            return connection.ask(request)
         finally:
-            if is_reusable:
+            if connection.is_lasting:
                 self._idle.put(connection)
             else:
                 connection.close()
-
-
-def _wait_for_answer(connection: HTTPConnection, until: float, is_gone: Callable[[], bool] | None) -> None:
-    """Poll until the answer is readable. Abort if the time is up or the caller is gone."""
-    poll = select.poll()
-    poll.register(connection.sock, select.POLLIN)
-    while not poll.poll(1000 * max(0.0, min(POLL_INTERVAL_S, until - time.monotonic()))):
-        if time.monotonic() >= until:
-            raise TimeoutError("the time for an answer is over")
-        if is_gone is not None and is_gone():
-            raise ConnectionAbortedError("the caller has disconnected")

@@ -49,10 +49,10 @@ def write(
     for task_id, why in unreadable.items():
         duration = "for good" if why.is_permanent else "for now"
         log.warning("project %d, task %d cannot be read %s: %s", project_id, task_id, duration, why.reason)
-    of_project = UnreadableTask.project_id == project_id
     readable_again = set(before) & reasons.keys() - unreadable.keys()
     if not unreadable and not readable_again:
         return
+    of_project = UnreadableTask.project_id == project_id
     seen_at = now()
     rows = [
         {

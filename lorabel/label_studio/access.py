@@ -1,5 +1,6 @@
 """The address and token of a project's Label Studio, and which media addresses they apply to."""
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,10 @@ from lorabel.settings import Settings
 
 # Whose decrypted values are kept in memory.
 MOST_TOKENS = 512
+# Names of files that change nothing but the end of an address. The paths at which Label Studio serves media have
+# no dots but in names of files.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+", re.ASCII)
+SAMPLE_NAME = "sample.bin"
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def data_manager_link(project: Project, url: str) -> str:
     return f"{url.rstrip('/')}/projects/{project.label_studio_id}/data"
 
 
+@lru_cache(maxsize=1024)
 def is_web_address(text: str) -> bool:
     """Whether a text is the address of a web server: http or https, a host, and a port that exists if any."""
     try:
@@ -130,17 +136,46 @@ def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorizati
     """
     if access is None or is_data_url(media.url):
         return media
-    written_url = ascii_url(media.url)
-    url = ascii_url(urljoin(access.url.rstrip("/") + "/", written_url))
-    own_url = _own_media_url(url, access, is_relative=not urlsplit(written_url).netloc)
-    if own_url is None and origin(url) != origin(access.url):
+    folder, slash, name = media.url.rpartition("/")
+    # After two slashes comes the name of a host, and what comes after # is left out.
+    if slash and not folder.endswith("/") and "#" not in folder and PLAIN_NAME.fullmatch(name):
+        address = _address_in_folder(folder, access)
+        url = "" if address is None else address.url.removesuffix(SAMPLE_NAME) + name
+    else:
+        address = _address(media.url, access)
+        url = "" if address is None else address.url
+    if address is None:
         return media
     return MediaRef(
-        url=own_url or url,
-        authorization=authorization if own_url else None,
+        url=url,
+        authorization=authorization if address.has_token else None,
         is_trusted=access.is_trusted,
         is_label_studio=True,
     )
+
+
+@dataclass(frozen=True)
+class _Address:
+    """An address of Label Studio. `has_token`: it gets the token."""
+
+    url: str
+    has_token: bool
+
+
+@lru_cache(maxsize=4096)
+def _address_in_folder(folder: str, access: LabelStudioAccess) -> _Address | None:
+    """The address of SAMPLE_NAME in the folder. The tasks of a project have their files in few folders."""
+    return _address(f"{folder}/{SAMPLE_NAME}", access)
+
+
+def _address(written: str, access: LabelStudioAccess) -> _Address | None:
+    """Where an address of task data leads to; None if that is not Label Studio."""
+    written_url = ascii_url(written)
+    url = ascii_url(urljoin(access.url.rstrip("/") + "/", written_url))
+    own_url = _own_media_url(url, access, is_relative=not urlsplit(written_url).netloc)
+    if own_url is None and origin(url) != origin(access.url):
+        return None
+    return _Address(own_url or url, own_url is not None)
 
 
 def _own_media_url(url: str, access: LabelStudioAccess, *, is_relative: bool) -> str | None:

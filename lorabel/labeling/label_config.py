@@ -16,6 +16,7 @@ from lorabel.errors import LabelConfigError
 from lorabel.labeling import config_xml
 from lorabel.labeling.config_xml import Attributes
 from lorabel.labeling.regions import DIRECTIONS, RELATION
+from lorabel.labeling.right_regions import RightRegions
 from lorabel.labeling.shown_value import has_variable, shown_value
 
 # Attributes of a label that a model may read; the first that is set is used.
@@ -180,6 +181,7 @@ class LabelConfig:
 
     controls: tuple[ControlTag, ...]
     _interface: Any = field(repr=False, hash=False, compare=False)
+    _right: RightRegions = field(default_factory=RightRegions, repr=False, hash=False, compare=False)
 
     @property
     def has_smart_tools(self) -> bool:
@@ -187,14 +189,13 @@ class LabelConfig:
         return any(control.is_smart for control in self.controls)
 
     def find_region_errors(self, region: dict[str, Any]) -> list[str]:
-        """Check a region of a result against the label config.
+        """Return what is wrong with a region of a result; an empty list if it fits the label config.
 
         The SDK checks all but the paths of a taxonomy, where it accepts any list of labels, and `<Labels>` on a
         picture, of which it expects places in a text.
-
-        Returns:
-            The errors; an empty list if the region is right.
         """
+        if region in self._right:
+            return []
         if region.get("type") == RELATION:
             return _find_relation_errors(self.controls, region)
         control = next((control for control in self.controls if control.name == region.get("from_name")), None)
@@ -205,7 +206,7 @@ class LabelConfig:
             errors = [str(error) for error in is_valid]
         elif not is_valid:
             errors = [f"region {region!r} does not fit the label config"]
-        return errors or self._find_path_errors(region)
+        return self._right.note(region, errors or self._find_path_errors(region))
 
     def _find_path_errors(self, region: dict[str, Any]) -> list[str]:
         control = next(control for control in self.controls if control.name == region["from_name"])

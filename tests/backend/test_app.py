@@ -50,6 +50,8 @@ def test_every_path_needs_the_password(guarded: FlaskClient, path: str) -> None:
 def test_setup_predict_and_webhook_need_the_password_too(guarded: FlaskClient) -> None:
     for path in ("/setup", "/predict", "/webhook"):
         assert guarded.post(path, json={}).status_code == 401
+        assert guarded.post(path, json={}, headers=basic("ann", "wrong")).status_code == 401
+        assert guarded.post(path, json={}, headers=basic(*RIGHT)).status_code == 400
 
 
 def test_the_right_password_is_accepted(guarded: FlaskClient) -> None:

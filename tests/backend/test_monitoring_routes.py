@@ -37,6 +37,22 @@ def test_requests_are_counted_by_endpoint_and_status(client: FlaskClient, metric
     assert metric("lorabel_request_seconds_count", endpoint="/setup") == 2
 
 
+def test_predictions_are_counted_once_whether_they_fail_or_not(
+    client: FlaskClient, metric: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "backend.app")
+    client.post("/setup", json=requests.setup())
+    client.post("/predict", json=requests.predict(requests.task(1)))
+    client.post("/predict", json={"project": "1.1"})
+    assert metric("lorabel_requests_total", endpoint="/predict", status="200") == 1
+    assert metric("lorabel_requests_total", endpoint="/predict", status="400") == 1
+    assert metric("lorabel_request_seconds_count", endpoint="/predict") == 2
+    assert [line.split(" ", 3)[:3] for line in caplog.messages if line.startswith("POST /predict ")] == [
+        ["POST", "/predict", "200"],
+        ["POST", "/predict", "400"],
+    ]
+
+
 def test_unknown_paths_and_actions_create_no_time_series(client: FlaskClient, services: Services) -> None:
     client.get("/a")
     before = len(client.get("/metrics").text.splitlines())

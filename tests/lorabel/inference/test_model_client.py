@@ -10,7 +10,8 @@ import pytest
 from lorabel.errors import ModelServerBusyError, ModelServerError, RequestTooLargeError
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import PredictRow, Priority
-from lorabel.inference.model_client import POLL_INTERVAL_S, ModelClient
+from lorabel.inference.model_client import ModelClient
+from lorabel.inference.model_connection import POLL_INTERVAL_S
 from lorabel.settings import Settings
 from tests import questions
 from tests.backend.fake_model_server import FakeModelServer

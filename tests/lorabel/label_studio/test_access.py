@@ -8,6 +8,7 @@ from lorabel.database.tables import Project
 from lorabel.errors import ConflictError
 from lorabel.label_studio.access import (
     LabelStudioAccess,
+    _address,
     label_studio_access,
     require_api_access,
     resolve_media,
@@ -90,6 +91,76 @@ def test_only_the_paths_of_label_studios_media_get_the_token(url: str, has_token
 )
 def test_only_addresses_at_label_studios_origin_get_the_token(url: str) -> None:
     assert resolve(url) == MediaRef(url=url)
+
+
+@pytest.mark.parametrize(
+    "access", [ACCESS, LabelStudioAccess("http://ls", "key", False, "https://example.org/labels")]
+)
+def test_files_of_a_folder_are_resolved_as_each_of_them_alone(access: LabelStudioAccess) -> None:
+    folders = (
+        "/",
+        "",
+        "http://",
+        "//",
+        "http:/",
+        "https://example.org/labels/",
+        "https://example.org/labels/data/upload/1/",
+        "http://ls:8080/",
+        "http://ls/",
+        "HTTP://LS:8080/labels/data/upload/1/",
+        "/data/",
+        "/data/upload/1/",
+        "/data/upload/1/./",
+        "/data/upload/../../api/",
+        "/data/upload/%2e%2e/",
+        "data/upload/b\\",
+        "/data/local-files/?d=",
+        "/data/local-files/?d=a b/",
+        "/data/local-files/?d=a/#/",
+        " /data/upload/1/",
+        "/data/upload/ä/",
+        "/data/upload/1//",
+        "http://user@ls:8080/labels/data/upload/1/",
+        "/tasks/5/",
+        "/tasks/5/resolve/?fileuri=s3/",
+        "s3://bucket/folder/",
+        "http://ls:8080\\@evil.example/",
+        "/data/upload/1;a=b/",
+    )
+    names = (
+        "a.png",
+        "b-1_2.jpg",
+        "ls",
+        "ls.lan",
+        "example.org",
+        "resolve",
+        "local-files",
+        "api",
+        "a.tar.gz",
+        "..",
+        ".a.png",
+        "a..b",
+        "a.png ",
+        "a.png?x=1",
+        "a.png#x",
+        "%2e%2e",
+        "a%20b.png",
+        "ä.png",
+        "A.",
+        "",
+        "token",
+        "a.png\n",
+    )
+    for folder in folders:
+        for name in names:
+            expected = _address(folder + name, access)
+            media = resolve(folder + name, access)
+            if expected is None:
+                assert media == MediaRef(url=folder + name)
+            else:
+                token = "Token key" if expected.has_token else None
+                assert (media.url, media.authorization) == (expected.url, token)
+                assert (media.is_trusted, media.is_label_studio) == (access.is_trusted, True)
 
 
 def test_addresses_stay_as_they_are_if_label_studios_address_is_not_known() -> None:
