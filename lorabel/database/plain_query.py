@@ -27,8 +27,9 @@ class PlainQuery:
             DBAPIError: as from any other query.
         """
         values = parameters if self._names is None else [parameters[name] for name in self._names]
-        connection = self._engine.raw_connection()
+        connection = None
         try:
+            connection = self._engine.raw_connection()
             cursor = connection.cursor()
             cursor.execute(self._sql, values)
             rows = cursor.fetchall()
@@ -36,8 +37,10 @@ class PlainQuery:
             return [tuple(row) for row in rows]
         except self._driver_error:
             # SQLAlchemy knows what is wrong, and whether the pool has to open new connections.
-            connection.invalidate()
+            if connection is not None:
+                connection.invalidate()
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
         with self._engine.connect() as usual_connection:
             return [tuple(row) for row in usual_connection.execute(self._statement, parameters)]

@@ -60,7 +60,11 @@ class PlainRoute:
             answer = self._answer(body, environ)
         except Exception as error:  # noqa: BLE001 - Flask raises it again, and answers
             environ[FAILURE], environ["wsgi.input"] = error, BytesIO(body)
-            return self._app(environ, start_response)
+            try:
+                return self._app(environ, start_response)
+            finally:
+                # The exception knows this frame, and so the body: a cycle that only a full collection would find.
+                environ.pop(FAILURE, None)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(answer.body)))]
         start_response("200 OK", headers)
         return [answer.body] if answer.on_sent is None else _Sent(answer.body, answer.on_sent)
@@ -68,9 +72,12 @@ class PlainRoute:
 
 def raise_failure() -> None:
     """Raise what the current request of Flask has failed with before it came to Flask, if anything."""
-    failure = request.environ.get(FAILURE)
+    failure = request.environ.pop(FAILURE, None)
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # the exception knows this frame, too
 
 
 class _Sent(list[bytes]):

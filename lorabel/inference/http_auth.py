@@ -37,7 +37,10 @@ def is_authorized(header: str | None, expected: tuple[str, str]) -> bool:
     The comparison takes the same time for every wrong user or password of the same length, so that the time tells
     an attacker nothing.
     """
-    credentials = Authorization.from_header(header)
+    try:
+        credentials = Authorization.from_header(header)
+    except ValueError:  # a header that is not ASCII
+        return False
     if credentials is None or credentials.type != "basic":
         return False
     user, password = (str(part or "").encode() for part in (credentials.username, credentials.password))

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPSConnection, RemoteDisconnected
+from http.client import HTTP_PORT, HTTPS_PORT, HTTPConnection, HTTPSConnection, RemoteDisconnected
 from ssl import SSLSocket, SSLWantReadError
 
 import httpcore
@@ -60,8 +60,11 @@ class ModelConnection:
     """
 
     def __init__(self, is_tls: bool, host: str, port: int | None) -> None:
-        self._connection = (HTTPSConnection if is_tls else HTTPConnection)(host, port, timeout=CONNECT_TIMEOUT_S)
-        name = f"[{host}]" if ":" in host else host
+        # Without a port, what comes after the last colon of an IPv6 address would be taken for one.
+        usual_port = HTTPS_PORT if is_tls else HTTP_PORT
+        kind = HTTPSConnection if is_tls else HTTPConnection
+        self._connection = kind(host, port or usual_port, timeout=CONNECT_TIMEOUT_S)
+        name = f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
         self._host = name if port is None else f"{name}:{port}"
         self.is_lasting = False
 

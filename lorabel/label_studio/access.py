@@ -21,6 +21,9 @@ MOST_TOKENS = 512
 # no dots but in names of files.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+", re.ASCII)
 SAMPLE_NAME = "sample.bin"
+_BEYOND_PATH = re.compile("[?#]")
+# Longer ones are not remembered, and no web server of people has a longer one.
+LONGEST_ADDRESS = 2000
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,13 @@ def data_manager_link(project: Project, url: str) -> str:
     return f"{url.rstrip('/')}/projects/{project.label_studio_id}/data"
 
 
-@lru_cache(maxsize=1024)
 def is_web_address(text: str) -> bool:
     """Whether a text is the address of a web server: http or https, a host, and a port that exists if any."""
+    return len(text) <= LONGEST_ADDRESS and _is_web_address(text)
+
+
+@lru_cache(maxsize=1024)
+def _is_web_address(text: str) -> bool:
     try:
         parts = urlsplit(ascii_url(text))
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -138,7 +145,8 @@ def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorizati
         return media
     folder, slash, name = media.url.rpartition("/")
     # After two slashes comes the name of a host, and what comes after # is left out.
-    if slash and not folder.endswith("/") and "#" not in folder and PLAIN_NAME.fullmatch(name):
+    is_folder = bool(slash) and not folder.endswith("/") and not _BEYOND_PATH.search(folder)
+    if is_folder and len(folder) <= LONGEST_ADDRESS and PLAIN_NAME.fullmatch(name):
         address = _address_in_folder(folder, access)
         url = "" if address is None else address.url.removesuffix(SAMPLE_NAME) + name
     else:

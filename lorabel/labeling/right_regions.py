@@ -2,15 +2,16 @@
 
 from typing import Any
 
-# Most regions that are remembered, and most names in one of them.
+# Most regions that are remembered, most names in one of them, and the most characters that these have together.
 MOST_REGIONS = 4096
 MOST_NAMES = 100
+MOST_CHARACTERS = 1000
 FIELDS = frozenset({"from_name", "to_name", "type", "value"})
 
 
 class RightRegions:
-    """Regions whose value is one list of names, such as `{"choices": ["cat"]}`: of these the predictions of a
-    project have few. Others have places, and no two are equal. Thread-safe."""
+    """Regions whose value is a list of choices, such as `{"choices": ["cat"]}`: of these the predictions of a
+    project have few. Others have places or texts, and no two are equal. Thread-safe."""
 
     def __init__(self) -> None:
         self._keys: set[tuple[str, ...]] = set()
@@ -31,7 +32,9 @@ def _key(region: dict[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(value, dict) or len(value) != 1 or region.keys() != FIELDS:
         return None
     ((field, names),) = value.items()
-    if not isinstance(names, list) or len(names) > MOST_NAMES:
+    if field != "choices" or not isinstance(names, list) or len(names) > MOST_NAMES:
         return None
-    key = (region["from_name"], region["to_name"], region["type"], field, *names)
-    return key if all(type(part) is str for part in key) else None
+    key = (region["from_name"], region["to_name"], region["type"], *names)
+    if any(type(part) is not str for part in key) or sum(map(len, key)) > MOST_CHARACTERS:
+        return None
+    return key

@@ -66,6 +66,7 @@ def test_the_right_password_is_accepted(guarded: FlaskClient) -> None:
         basic("ann", ""),
         basic("", ""),
         {"Authorization": "Basic !!!"},
+        {"Authorization": "Basic \xe9"},
         {"Authorization": "Bearer " + RIGHT[1]},
         {"Authorization": "Token x"},
     ],

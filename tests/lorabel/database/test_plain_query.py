@@ -1,8 +1,8 @@
 """A query past SQLAlchemy has the same rows, and the same errors, as one of SQLAlchemy's."""
 
 import pytest
-from sqlalchemy import bindparam, column, select, table
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import bindparam, column, create_engine, select, table
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from lorabel.database import projects
@@ -36,3 +36,9 @@ def test_a_query_that_fails_raises_what_others_raise_and_keeps_no_connection(sto
             query.rows()
     assert connections_in_use(store) == 0
     assert PlainQuery(store.engine, BY_ID).rows(project_id=1) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite:////proc/no/such/folder/x.db", "postgresql+psycopg://u:p@127.0.0.1:1/x"])
+def test_a_database_that_cannot_be_reached_raises_what_others_raise(url: str) -> None:
+    with pytest.raises(OperationalError):
+        PlainQuery(create_engine(url), BY_ID).rows(project_id=1)

@@ -1,6 +1,8 @@
 """A plain route answers what is usual, and leaves all else to Flask with its hooks and handlers."""
 
-from typing import Any
+import gc
+import weakref
+from typing import Any, ClassVar
 
 import pytest
 from flask import Flask, Response, jsonify, request
@@ -86,3 +88,33 @@ def test_a_failure_is_answered_by_flask_once(served: Served, client: FlaskClient
     answer = client.post("/x", data=b"fail")
     assert (answer.status_code, answer.json) == (409, {"error": "'failed'"})
     assert (served.plain, served.usual, served.hooked) == ([], [], ["/x"])
+
+
+def test_a_request_that_failed_leaves_nothing_in_memory() -> None:
+    """Before, the exception and the request held each other until the next full collection of garbage."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = 10
+    app.register_error_handler(OddError, lambda error: (str(error), 409))
+    app.add_url_rule("/x", view_func=raise_failure, methods=["POST"])
+
+    def fail(body: bytes, environ: dict[str, Any]) -> PlainAnswer:
+        raise OddError("failed")
+
+    app.wsgi_app = PlainRoute(app, "/x", fail, lambda environ: True)  # type: ignore[method-assign]
+    gc.disable()
+    try:
+        answer = app.test_client().post("/x", data=b"body")
+        assert (answer.status_code, answer.text) == (409, "failed")
+        answer.close()
+        del answer
+        assert [error() for error in OddError.raised] == [None]
+    finally:
+        gc.enable()
+
+
+class OddError(Exception):
+    raised: "ClassVar[list[weakref.ref[OddError]]]" = []
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.raised.append(weakref.ref(self))

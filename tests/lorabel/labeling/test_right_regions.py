@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lorabel.labeling.label_config import parse
-from lorabel.labeling.right_regions import MOST_NAMES, MOST_REGIONS, RightRegions
+from lorabel.labeling.right_regions import MOST_CHARACTERS, MOST_NAMES, MOST_REGIONS, RightRegions
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><Choices name="label" toName="image">'
@@ -53,6 +53,8 @@ def test_only_regions_without_errors_and_without_places_are_remembered() -> None
         region(id="1"),
         region(value={"x": 1, "choices": ["cat"]}),
         region(value={"choices": [["cat"]]}),
+        region(value={"choices": ["c" * MOST_CHARACTERS]}),
+        region(type="textarea", value={"text": ["what somebody has said"]}),
     ):
         right.note(other, [])
         assert other not in right
