@@ -211,7 +211,8 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     if new:
         _write(context, new, model.version)
         removals = {task_id: predicted.removals for task_id, predicted in new.items()}
-        rule_effects.write(context.services.store, context.project.id, model.version, removals)
+        services = context.services
+        rule_effects.write(services.store, services.redactor, context.project.id, model.version, removals)
     for task in tasks:
         if task.task_id in new:
             _delete(context, [*old_ids[task.task_id], *_superseded_ids(task, context.model.version)])
