@@ -95,8 +95,11 @@ def set_file(store: Store, project_id: int, text: str) -> Project:
 
     Raises: as `check`; nothing is changed then.
     """
-    with store.write() as session:
+    # Others who write do not wait for the check. Rules that do not fit a label config that comes meanwhile are as
+    # those that a later one leaves behind.
+    with store.read() as session:
         check(session, project_id, text)
+    with store.write() as session:
         return _change(session, project_id, {FILE: text})
 
 
