@@ -17,13 +17,13 @@ Answer = dict[str, Any]
 
 class ShareRecord(Record):
     """`right` of `cases`, with the interval of 95% from `low` to `high` (Wilson). `value` is null where there are
-    too few cases to state it."""
+    too few cases to state it. `low` and `high` are null where several cases may be of one task."""
 
     value: float | None
     right: int
     cases: int
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 class GroupLabelRecord(Record):
