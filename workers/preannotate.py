@@ -1,13 +1,14 @@
 """Predicts many tasks and writes the predictions to Label Studio, a page at a time, by task id.
 
 A page can be repeated: tasks that have a prediction of this version in Label Studio, by heads that are not older
-than the run (`is_current`) and the rules of now, are left out, except those that could not be read before, since their data may have
-been corrected. So nothing is written twice if a worker was killed, an answer was lost or a part of the page had to
-wait; the cursor, written after each page, only saves requests. (Label Studio itself allows several predictions of
-a version: an annotator who opens a task between the reading and the writing of its page causes a second, equal
-prediction.)
+than the run (`is_current`) and the rules of now, are left out, except those that could not be read before, since
+their data may have been corrected. So nothing is written twice if a worker was killed, an answer was lost or a
+part of the page had to wait; the cursor, written after each page, only saves requests. (Label Studio itself
+allows several predictions of a version: an annotator who opens a task between the reading and the writing of its
+page causes a second, equal prediction.)
 
-Predictions by older heads and earlier rules do not pile up: those that nobody needs are deleted (`_superseded_ids`).
+Predictions by older heads and earlier rules do not pile up: those that nobody needs are deleted
+(`_superseded_ids`).
 """
 
 import logging
@@ -190,8 +191,8 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
         Whether the page is complete.
     """
     model = context.newest_model()
-    # Heads may be newer than at the run's start, so that nothing is written twice. Rules that change are followed at
-    # once, so only what follows these is done.
+    # Heads may be newer than at the run's start, so that nothing is written twice. Rules that change are followed
+    # at once, so only what follows these is done.
     wanted = with_rules_of(context.model.version, model.version)
     unread_ids = _known_unreadable(context) - outcome.written_ids
     tasks = [

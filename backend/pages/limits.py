@@ -51,4 +51,4 @@ def read_limits(project_id: int) -> Limits:
     differences = (
         [difference_text(field, each) for each in groups.differences[:MOST_DIFFERENCES]] if groups else []
     )
-    return Limits(counts, rules.faults_of(project) if counts else (), field, groups, differences)
+    return Limits(counts, rules.faults_of(project), field, groups, differences)

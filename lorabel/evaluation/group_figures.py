@@ -1,6 +1,6 @@
 """What annotators did with predictions, by groups of tasks, and whether groups differ by more than chance.
 
-Each group is compared with all others together, by Fisher's exact test, which is right for small numbers, too.
+Each of the largest groups is compared with the others of them together, by Fisher's exact test, which is right for small numbers, too.
 Holm's method corrects for the number of comparisons: with probability 0.95 or more, no difference is reported
 where there is none. A comparison is about one label, or about whole tasks: these cases are independent of each
 other, unlike the labels of a task, so figures over all labels have no test.
@@ -70,12 +70,12 @@ class GroupFigures:
 
 @dataclass(frozen=True)
 class Difference:
-    """A group that differs from all others together.
+    """A group that differs from the other groups that have figures, together.
 
     Attributes:
         measure: `unchanged`, `precision` or `recall`.
         control_tag, label: what is measured; empty for whole tasks.
-        here, elsewhere: in the group, and in all others.
+        here, elsewhere: in the group, and in the others.
         p: probability of such a difference by chance, corrected for the number of comparisons.
     """
 

@@ -9,7 +9,6 @@ from sqlalchemy import select
 from lorabel.database import acceptances, bulk_runs, rule_effects, rules
 from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
 from lorabel.database.tables import Acceptance, Annotation, BulkRun, RunState, now
-from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import add_tasks
 from tests.workers.test_preannotate import counts, preannotate_tasks, versions_of
@@ -55,28 +54,25 @@ def test_bulk_runs_follow_the_rules_and_replace_predictions_by_earlier_ones(
     assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 0, 2, 0), "those without rules are there"
 
 
-def test_a_page_that_is_tried_again_is_not_written_twice_if_rules_were_changed_meanwhile(
-    services: Services,
-    label_studio: FakeLabelStudio,
-    model_server: FakeModelServer,
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_follows_the_rules_of_now_is_not_written_twice_by_a_run_that_began_before(
+    services: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page has two requests; the second fails at first."""
-    monkeypatch.setattr("lorabel.inference.requests.ROWS_PER_REQUEST", 6)
-    monkeypatch.setattr(preannotate, "_pause_s", lambda *_: 0.0)
+    """The answer to an import was lost, or the labeling stream has asked for predictions meanwhile."""
     add_tasks(label_studio, *["blue"] * 10)
-    model_server.status, model_server.fails_from = 500, 1
     real = preannotate._read_page
 
     def read_page(*arguments: Any) -> Any:
+        monkeypatch.setattr(preannotate, "_read_page", real)
         rules.set_file(services.store, 1, NO_RED)
-        model_server.status = 200 if label_studio.import_sizes else 500
+        for number, task in enumerate(label_studio.tasks[:3], start=1):
+            task["predictions"].append(
+                {"id": number, "model_version": "p1.v0.r1", "created_at": now().isoformat(), "result": []}
+            )
         return real(*arguments)
 
     monkeypatch.setattr(preannotate, "_read_page", read_page)
-    assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 10, 0, 0)
+    assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 7, 3, 0)
     assert versions_of(label_studio) == [["p1.v0.r1"]] * 10
-    assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 0, 10, 0)
 
 
 def test_what_a_rule_removes_proves_nothing_and_is_not_accepted(
