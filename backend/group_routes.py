@@ -49,8 +49,9 @@ class GroupRecord(Record):
 
 
 class DifferenceRecord(Record):
-    """A group that differs from the other `groups` together by more than chance: `p` is Fisher's exact probability,
-    corrected for the number of comparisons (Holm). `measure`: `unchanged`, `precision` or `recall`."""
+    """A group that differs from the other `groups` together by more than chance: `p` is Fisher's exact
+    probability, corrected for the number of comparisons (Holm). `measure`: `unchanged`, `precision` or
+    `recall`."""
 
     group: str
     measure: str

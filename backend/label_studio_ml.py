@@ -64,7 +64,7 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
             "label_config": self.label_config,
             "params": {"context": context},
         }
-        afterwards: list[Callable[[], None]] = []
+        afterwards: list[Callable[[], object]] = []
         try:
             entries = predictions.predict(
                 _services(), http_bodies.Predict.model_validate(body), afterwards=afterwards

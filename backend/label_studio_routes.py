@@ -77,7 +77,7 @@ def answer_prediction(services: Services, raw: bytes, environ: dict[str, Any]) -
         environ: of WSGI.
     """
     body = http_bodies.parse(http_bodies.Predict, raw)
-    afterwards: list[Callable[[], None]] = []
+    afterwards: list[Callable[[], object]] = []
     entries = predictions.predict(services, body, environ.get("gunicorn.socket"), afterwards=afterwards)
     answer = {"results": [[] if entry is None else dict(entry) for entry in entries]}
     if predictions.is_opened_by_annotator(body):
@@ -86,7 +86,7 @@ def answer_prediction(services: Services, raw: bytes, environ: dict[str, Any]) -
     return PlainAnswer(ENCODER.encode(answer).encode(), on_sent)
 
 
-def _call_all(functions: Iterable[Callable[[], None]]) -> None:
+def _call_all(functions: Iterable[Callable[[], object]]) -> None:
     for function in functions:
         function()
 
@@ -110,7 +110,7 @@ def list_versions() -> Answer:
     return http_bodies.VersionsAnswer(versions=names).model_dump()
 
 
-def _look_ahead(services: Services, body: http_bodies.Predict) -> list[Callable[[], None]]:
+def _look_ahead(services: Services, body: http_bodies.Predict) -> list[Callable[[], object]]:
     """The function that enqueues the look-ahead; none if there is nothing to look ahead at."""
     project_id = services.live_projects.looked_ahead_id(body.key, body.label_config)
     if project_id is None:

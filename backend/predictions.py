@@ -43,7 +43,7 @@ def predict(
     body: http_bodies.Predict,
     client: socket | None = None,
     *,
-    afterwards: list[Callable[[], None]],
+    afterwards: list[Callable[[], object]],
 ) -> list[Entry]:
     """Predict the tasks of a request.
 
@@ -95,7 +95,7 @@ def _predict(
     body: http_bodies.Predict,
     deadline: float,
     client: socket | None,
-    afterwards: list[Callable[[], None]],
+    afterwards: list[Callable[[], object]],
 ) -> list[Entry]:
     project, model = live.project, live.model
     resolve = services.authorizations.resolver(
@@ -140,7 +140,7 @@ def _unprompted(
     body: http_bodies.Predict,
     resolve: Callable[[MediaRef], MediaRef],
     caller: PredictionCaller,
-    afterwards: list[Callable[[], None]],
+    afterwards: list[Callable[[], object]],
 ) -> list[TaskPrediction]:
     """The predictions of the tasks, which go on with what annotators have begun."""
     annotated = results_to_go_on_with(services.store, model, [task.id for task in body.tasks])
@@ -203,7 +203,7 @@ def _note_typed(
 
 def _note_removals(
     services: Services, model: ProjectModel, body: http_bodies.Predict, predictions: Sequence[TaskPrediction]
-) -> list[Callable[[], None]]:
+) -> list[Callable[[], object]]:
     """Count what the project's rules have removed. Returns what stores it so that people see it, if anything."""
     by_task = dict(zip((task.id for task in body.tasks), predictions, strict=True))
     removals = {task_id: each.removals for task_id, each in by_task.items() if each.is_final}

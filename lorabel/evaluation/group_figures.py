@@ -1,9 +1,9 @@
 """What annotators did with predictions, by groups of tasks, and whether groups differ by more than chance.
 
-Each of the largest groups is compared with the others of them together, by Fisher's exact test, which is right for small numbers, too.
-Holm's method corrects for the number of comparisons: with probability 0.95 or more, no difference is reported
-where there is none. A comparison is about one label, or about whole tasks: these cases are independent of each
-other, unlike the labels of a task, so figures over all labels have no test.
+Each of the largest groups is compared with the others of them together, by Fisher's exact test, which is right for
+small numbers, too. Holm's method corrects for the number of comparisons: with probability 0.95 or more, no
+difference is reported where there is none. A comparison is about one label, or about whole tasks: these cases are
+independent of each other, unlike the labels of a task, so figures over all labels have no test.
 """
 
 from collections import Counter, defaultdict

@@ -88,8 +88,8 @@ def merge_ruled(
     """Merge the answers of one task as `merge` does, without what the project's rules remove.
 
     The rules see what is shown. What they remove may hide other control tags, so they are applied until they
-    remove nothing more. It shows none that were hidden. Score, margin and the number of regions that do not fit the
-    label config are the model's, before the rules.
+    remove nothing more. It shows none that were hidden. Score, margin and the number of regions that do not fit
+    the label config are the model's, before the rules.
     """
     first = merged = merge(project_id, bound, answers)
     if not rules.rules:

@@ -175,30 +175,6 @@ def test_a_pattern_that_is_none_or_too_large_is_refused_with_a_reason(pattern: s
         read_rules(f'[[pattern]]\nname = "bad"\ntag = "plate"\nmatches = \'{pattern}\'')
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (".".join(["a"] * 49_000) + " = 1", "more than 20 dots in line 1"),
-        ("\n[" + " . ".join(['"\\""'] * 9_000) + "]", "more than 20 dots in line 2"),
-        ("a = " + "[" * 50_000, "too many brackets in brackets"),
-        ("a = " + "1" * 5000, "no TOML: Exceeds the limit"),
-        ("a" * 99_999, "no TOML"),
-    ],
-    ids=["dots", "quoted", "brackets", "digits", "long"],
-)
-def test_a_file_that_would_take_long_or_break_the_parser_is_refused(text: str, reason: str) -> None:
-    with pytest.raises(RulesError, match=reason):
-        read_rules(text)
-
-
-def test_many_numbers_and_a_byte_order_mark_are_read() -> None:
-    values = ", ".join(f"{number}.5" for number in range(40))
-    rules = f"\ufeff[[field]]\nname = 'x'\nfield = 'f'\nis = [{values}]\nforbidden = ['Car']"
-    (rule,) = read_rules(rules).field
-    assert rule.values[0] == "0.5"
-    assert len(rule.values) == 40
-
-
 def test_a_text_that_is_too_long_to_be_matched_goes() -> None:
     rules = '[[pattern]]\nname = "any"\ntag = "plate"\nmatches = ".*"'
     _, (removal,) = applied(rules, [textarea("plate", "image", ["a" * 10_001])])
