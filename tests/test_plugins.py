@@ -85,6 +85,7 @@ from pathlib import Path
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_problem_and_a_family_in_two_new_files_train_and_predict(tmp_path: Path) -> None:
     for folder, name in (("problems", "shouting"), ("families", "counter")):

@@ -81,13 +81,17 @@ def _part(track: Track, rate_hz: int, skipped_s: float, most_s: float) -> Sound:
     # The resampler keeps the channels apart, since FFmpeg's own mix of them is not their mean.
     resampler = av.AudioResampler(format="fltp", rate=rate_hz)
     parts: list[Sound] = []
+    taken = 0
     # Decoded samples before `begin`; None until the first frame is taken.
     early: int | None = None
 
     def take(frame: AudioFrame | None) -> int:
         """Add a frame to `parts` (None: what the resampler still holds), and return how many samples they have."""
-        parts.extend(part.to_ndarray().mean(0) for part in resampler.resample(frame))
-        return sum(len(part) for part in parts)
+        nonlocal taken
+        added = [part.to_ndarray().mean(0) for part in resampler.resample(frame)]
+        parts.extend(added)
+        taken += sum(map(len, added))
+        return taken
 
     for frame in track.frames(track.keyframe(begin - PREROLL_S / track.unit_s)):
         if frame.pts + frame.samples / frame.sample_rate / track.unit_s <= begin:

@@ -78,6 +78,7 @@ def test_a_pattern_that_takes_too_long_has_the_whole_text_masked() -> None:
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_no_built_in_kind_takes_long_in_a_long_text() -> None:
     for text in ("a." * 50_000, "1 " * 50_000, "@" * 100_000, "DE12" * 25_000, "1:" * 50_000, "+1" * 50_000):
         began = time.process_time()

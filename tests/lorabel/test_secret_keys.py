@@ -56,7 +56,7 @@ def test_tokens_of_an_older_version_are_encrypted_by_the_migration(settings: Set
     projects.upsert(store, 1, label_studio_url=URL, label_config=requests.CONFIG)
     with store.write() as session:
         session.execute(text(f"UPDATE project SET api_key = '{TOKEN}', setup_token = 'plain-setup-1'"))
-        session.execute(text("UPDATE alembic_version SET version_num = '0017'"))
+        session.execute(text("UPDATE alembic_version SET version_num = '0018'"))
     assert opened(store, settings) == TOKEN
     assert in_files(settings.data_dir, TOKEN)
     store.migrate()

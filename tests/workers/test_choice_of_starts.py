@@ -81,6 +81,7 @@ class Lucky(beside_head._Procedure):
         return [features([1 - number % 2, number % 2]) for number in range(TASKS)]
 
 
+@pytest.mark.slow
 def test_a_way_that_is_surely_worse_on_the_first_fold_is_not_tried_again(settings: Settings) -> None:
     """What `large` learns says the opposite of the truth about each task that it has not seen."""
     trained: list[tuple[str, int]] = []

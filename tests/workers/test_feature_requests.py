@@ -44,6 +44,7 @@ def test_a_project_does_not_wait_for_the_features_of_another(
     thread.join(WAIT_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_many", [True, False], ids=["many", "slow"])
 def test_projects_that_lack_many_features_or_are_slow_leave_a_place_for_another(
     services: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch, is_many: bool

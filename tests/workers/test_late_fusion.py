@@ -63,6 +63,7 @@ def accuracy(family: DualEncoder, modalities: set[Modality]) -> float:
         return float(evaluate.score(problem, family, held_out, BATCH).values["accuracy"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_both_modalities_together_are_better_than_either_alone(family: DualEncoder) -> None:
     fused, picture, text = (

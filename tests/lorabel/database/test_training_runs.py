@@ -257,6 +257,7 @@ def test_annotations_that_a_run_has_left_for_the_next_one_count_at_once(store: S
     assert [run.reason for run in training_runs.request_due(store, settings)] == ["30 new annotations"]
 
 
+@pytest.mark.slow
 def test_after_a_refused_run_the_next_waits_for_a_growing_number_of_annotations(
     store: Store, settings: Settings
 ) -> None:

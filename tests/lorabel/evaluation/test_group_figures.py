@@ -97,6 +97,7 @@ def test_nothing_shown_is_no_group() -> None:
     assert compare_groups([]).groups == []
 
 
+@pytest.mark.slow
 def test_differences_are_seldom_found_where_there_are_none() -> None:
     """Of 60 projects whose four groups are equal, at most 5% may get a warning: hardly ever more than 8."""
     chance = random.Random(3)

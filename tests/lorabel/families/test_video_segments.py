@@ -134,6 +134,7 @@ def test_a_video_is_recalled_without_its_file_for_the_same_steps(family: DualEnc
     assert cache.figures()[DECODED]["bytes"] == 0, "frames are parts of a video that is decoded as a whole"
 
 
+@pytest.mark.long
 def test_smaller_steps_find_boundaries_better(family: DualEncoder) -> None:
     errors = []
     for step_s in (0.5, 1 / FRAMES_PER_S):

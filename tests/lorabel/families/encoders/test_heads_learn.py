@@ -64,6 +64,7 @@ def learn(
     return reached, head
 
 
+@pytest.mark.long
 def test_the_relation_of_a_picture_and_a_caption_is_learned(demo_model: DualEncoder) -> None:
     """From chance to 0.85 within 160 annotations; a wrong caption names another colour or another shape."""
     (at_40, at_80, at_160), head = learn(demo_model, match(), (40, 80, 160), 100)

@@ -86,6 +86,7 @@ def test_labelled_spans_are_read_back_and_do_not_overlap() -> None:
     assert grammar.may_end(b"") and not grammar.may_end(b"Person: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("minimum", "maximum", "step", "right", "wrong"),
     [

@@ -75,6 +75,7 @@ def test_scores_are_how_often_segments_of_the_label_are_right() -> None:
         assert abs(after - right) < abs(before - right) or label == CLEAR
 
 
+@pytest.mark.slow
 def test_the_order_of_the_annotations_changes_no_bit() -> None:
     question = SegmentsInput(
         contents=(Content(modality=Modality.AUDIO, media=MediaRef(url="x")),),

@@ -52,6 +52,7 @@ def test_a_clear_label_and_instants_score_high_and_a_vague_one_low() -> None:
     assert not of_label[VAGUE] or np.mean(of_label[VAGUE]) < 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "windows"), [(9, WINDOWS), (10, MOST_LEARNED)])
 def test_few_series_and_parts_of_long_ones_are_not_calibrated(count: int, windows: int) -> None:
     assert fitted(count, windows).score_scales == ()

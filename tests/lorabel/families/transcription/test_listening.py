@@ -108,6 +108,7 @@ def test_a_short_sound_waits_for_no_window_of_a_long_one_that_has_not_begun(room
     room.until_done("long")
 
 
+@pytest.mark.slow
 def test_a_long_sound_goes_on_while_short_ones_come_without_an_end(room: Room) -> None:
     """None of them waits for more than one of its windows."""
     room.begin("long", LONG_S)

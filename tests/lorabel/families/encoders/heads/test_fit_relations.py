@@ -63,6 +63,7 @@ def test_where_boxes_lie_is_learned() -> None:
     assert f1(examples[:10], examples[10:]) > 0.95
 
 
+@pytest.mark.slow
 def test_the_head_is_a_function_of_the_set_of_examples() -> None:
     examples = [example(number) for number in range(8)]
     head, other = fit_head(examples, "space"), fit_head(examples[::-1], "space")
