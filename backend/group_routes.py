@@ -17,13 +17,13 @@ Answer = dict[str, Any]
 
 class ShareRecord(Record):
     """`right` of `cases`, with the interval of 95% from `low` to `high` (Wilson). `value` is null where there are
-    too few cases to state it."""
+    too few cases to state it. `low` and `high` are null where several cases may be of one task."""
 
     value: float | None
     right: int
     cases: int
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 class GroupLabelRecord(Record):
@@ -49,8 +49,9 @@ class GroupRecord(Record):
 
 
 class DifferenceRecord(Record):
-    """A group that differs from all others together by more than chance: `p` is Fisher's exact probability,
-    corrected for the number of comparisons (Holm). `measure`: `unchanged`, `precision` or `recall`."""
+    """A group that differs from the other `groups` together by more than chance: `p` is Fisher's exact
+    probability, corrected for the number of comparisons (Holm). `measure`: `unchanged`, `precision` or
+    `recall`."""
 
     group: str
     measure: str

@@ -12,7 +12,7 @@ with Label Studio's API before a training run. 1.0.9 names versions itself, see 
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,16 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
             "label_config": self.label_config,
             "params": {"context": context},
         }
+        afterwards: list[Callable[[], object]] = []
         try:
-            entries = predictions.predict(_services(), http_bodies.Predict.model_validate(body))
+            entries = predictions.predict(
+                _services(), http_bodies.Predict.model_validate(body), afterwards=afterwards
+            )
         except ValidationError as error:
             raise http_bodies.as_bad_request(error) from error
+        # The package sends the answer itself, and calls nothing then.
+        for function in afterwards:
+            function()
         return [[] if entry is None else _to_dict(entry) for entry in entries]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:

@@ -8,7 +8,8 @@ API.
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -68,18 +69,26 @@ def predict() -> Response:
 
 
 def answer_prediction(services: Services, raw: bytes, environ: dict[str, Any]) -> PlainAnswer:
-    """Answer a request to /predict. The look-ahead is enqueued after the answer is sent, so that the annotator
-    does not wait for Redis.
+    """Answer a request to /predict. The look-ahead is enqueued, and what rules have removed is stored, after the
+    answer is sent, so that the annotator waits neither for Redis nor for others who write to the database.
 
     Args:
         raw: the body.
         environ: of WSGI.
     """
     body = http_bodies.parse(http_bodies.Predict, raw)
-    entries = predictions.predict(services, body, environ.get("gunicorn.socket"))
+    afterwards: list[Callable[[], object]] = []
+    entries = predictions.predict(services, body, environ.get("gunicorn.socket"), afterwards=afterwards)
     answer = {"results": [[] if entry is None else dict(entry) for entry in entries]}
-    on_sent = _look_ahead(services, body) if predictions.is_opened_by_annotator(body) else None
+    if predictions.is_opened_by_annotator(body):
+        afterwards += _look_ahead(services, body)
+    on_sent = partial(_call_all, afterwards) if afterwards else None
     return PlainAnswer(ENCODER.encode(answer).encode(), on_sent)
+
+
+def _call_all(functions: Iterable[Callable[[], object]]) -> None:
+    for function in functions:
+        function()
 
 
 @blueprint.post("/webhook")
@@ -101,16 +110,12 @@ def list_versions() -> Answer:
     return http_bodies.VersionsAnswer(versions=names).model_dump()
 
 
-def _look_ahead(services: Services, body: http_bodies.Predict) -> Callable[[], None] | None:
-    """A function that enqueues the look-ahead; None if there is nothing to look ahead at."""
+def _look_ahead(services: Services, body: http_bodies.Predict) -> list[Callable[[], object]]:
+    """The function that enqueues the look-ahead; none if there is nothing to look ahead at."""
     project_id = services.live_projects.looked_ahead_id(body.key, body.label_config)
     if project_id is None:
-        return None
-
-    def enqueue() -> None:
-        services.jobs.look_ahead(project_id, after=body.tasks[0].id)
-
-    return enqueue
+        return []
+    return [partial(services.jobs.look_ahead, project_id, after=body.tasks[0].id)]
 
 
 def _remember(services: Services, body: http_bodies.Setup) -> Project:

@@ -8,6 +8,7 @@ rest.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from socket import socket
 from time import monotonic
 
@@ -19,6 +20,7 @@ from backend.services import Services, prediction_slot
 from lorabel.contracts import MediaRef
 from lorabel.database import bulk_runs, instructions, rule_effects
 from lorabel.database.tables import Project
+from lorabel.database.versions import rules_number
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.begun import results_to_go_on_with
@@ -36,11 +38,18 @@ log = logging.getLogger(__name__)
 Entry = http_bodies.PredictionEntry | None
 
 
-def predict(services: Services, body: http_bodies.Predict, client: socket | None = None) -> list[Entry]:
+def predict(
+    services: Services,
+    body: http_bodies.Predict,
+    client: socket | None = None,
+    *,
+    afterwards: list[Callable[[], object]],
+) -> list[Entry]:
     """Predict the tasks of a request.
 
     Args:
         client: the connection to Label Studio. When it is closed, the rest is not computed.
+        afterwards: gets what is to be called once the answer is sent, since it may have to wait for the database.
 
     Returns:
         An entry or None per task, in order.
@@ -67,7 +76,7 @@ def predict(services: Services, body: http_bodies.Predict, client: socket | None
         entries = [None] * len(body.tasks)
     else:
         with prediction_slot(services):
-            entries = _predict(services, live, body, deadline, client)
+            entries = _predict(services, live, body, deadline, client, afterwards)
     return [entry or _empty_entry(live.model) for entry in entries] if _is_smart_tool(body) else entries
 
 
@@ -81,7 +90,12 @@ def _is_smart_tool(body: http_bodies.Predict) -> bool:
 
 
 def _predict(
-    services: Services, live: LiveProject, body: http_bodies.Predict, deadline: float, client: socket | None
+    services: Services,
+    live: LiveProject,
+    body: http_bodies.Predict,
+    deadline: float,
+    client: socket | None,
+    afterwards: list[Callable[[], object]],
 ) -> list[Entry]:
     project, model = live.project, live.model
     resolve = services.authorizations.resolver(
@@ -94,7 +108,7 @@ def _predict(
     )
     try:
         prompted = _prompted(services, model, body, resolve, caller)
-        predictions = prompted or _unprompted(services, model, body, resolve, caller)
+        predictions = prompted or _unprompted(services, model, body, resolve, caller, afterwards)
     except ModelServerError:
         if priority == Priority.BULK and _predict_later(services, project, [task.id for task in body.tasks]):
             return [None] * len(body.tasks)
@@ -126,11 +140,12 @@ def _unprompted(
     body: http_bodies.Predict,
     resolve: Callable[[MediaRef], MediaRef],
     caller: PredictionCaller,
+    afterwards: list[Callable[[], object]],
 ) -> list[TaskPrediction]:
     """The predictions of the tasks, which go on with what annotators have begun."""
     annotated = results_to_go_on_with(services.store, model, [task.id for task in body.tasks])
     predictions = prediction.predict(model, [task.data for task in body.tasks], resolve, caller, annotated)
-    _note_removals(services, model, body, predictions)
+    afterwards += _note_removals(services, model, body, predictions)
     return predictions
 
 
@@ -188,13 +203,17 @@ def _note_typed(
 
 def _note_removals(
     services: Services, model: ProjectModel, body: http_bodies.Predict, predictions: Sequence[TaskPrediction]
-) -> None:
-    """Count what the project's rules have removed, and store it so that people see it."""
+) -> list[Callable[[], object]]:
+    """Count what the project's rules have removed. Returns what stores it so that people see it, if anything."""
     by_task = dict(zip((task.id for task in body.tasks), predictions, strict=True))
     removals = {task_id: each.removals for task_id, each in by_task.items() if each.is_final}
-    rule_effects.write(services.store, model.project_id, model.version, removals)
     for removal in (removal for of_task in removals.values() for removal in of_task):
         services.metrics.rule_removals.labels(model.project_id, removal.rule).inc()
+    if not rules_number(model.version):
+        return []
+    return [
+        partial(rule_effects.write, services.store, services.redactor, model.project_id, model.version, removals)
+    ]
 
 
 def _count(services: Services, predictions: Sequence[TaskPrediction]) -> None:

@@ -3,17 +3,21 @@
 Every process answers the same, so it is not summed up over processes as `backend/metrics.py` is.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from backend.pages.vitals import Vitals
 from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun, Event, EventState, ModelVersion, Project, TrainingRun
+
+log = logging.getLogger(__name__)
 
 # A scrape does not wait longer for Redis; the next one then has the queues.
 WAIT_S = 0.5
@@ -21,7 +25,7 @@ WAIT_S = 0.5
 
 class StateCollector(Collector):
     """Counts rows at each scrape. Redis was asked some seconds ago at most; metrics of it are missing while it
-    cannot be reached.
+    cannot be reached. So are those of the database while it cannot be read; the log says why.
     """
 
     def __init__(self, store: Store, vitals: Vitals) -> None:
@@ -31,11 +35,6 @@ class StateCollector(Collector):
         """Yield the metrics as they are now."""
         jobs = GaugeMetricFamily("lorabel_queue_jobs", "Jobs that wait on a queue", labels=["queue"])
         workers = GaugeMetricFamily("lorabel_workers", "Workers by their queues", labels=["queues"])
-        projects = GaugeMetricFamily("lorabel_projects", "Projects with a label config")
-        events = GaugeMetricFamily("lorabel_pending_events", "Webhook events that are not applied yet")
-        training = GaugeMetricFamily("lorabel_training_runs", "Training runs by state", labels=["state"])
-        bulk = GaugeMetricFamily("lorabel_bulk_runs", "Bulk runs by kind and state", labels=["kind", "state"])
-        versions = GaugeMetricFamily("lorabel_versions", "Versions by state", labels=["state"])
         parts = self._vitals.parts.get(WAIT_S)
         if parts is not None and parts.value.redis_fault is None:
             for queue in parts.value.queues:
@@ -44,6 +43,17 @@ class StateCollector(Collector):
             for queues in sorted(set(queues_of_workers)):
                 workers.add_metric([queues], queues_of_workers.count(queues))
             yield from (jobs, workers)
+        try:
+            yield from self._of_database()
+        except SQLAlchemyError:
+            log.exception("metrics of the database are left out: it cannot be read")
+
+    def _of_database(self) -> Sequence[Metric]:
+        projects = GaugeMetricFamily("lorabel_projects", "Projects with a label config")
+        events = GaugeMetricFamily("lorabel_pending_events", "Webhook events that are not applied yet")
+        training = GaugeMetricFamily("lorabel_training_runs", "Training runs by state", labels=["state"])
+        bulk = GaugeMetricFamily("lorabel_bulk_runs", "Bulk runs by kind and state", labels=["kind", "state"])
+        versions = GaugeMetricFamily("lorabel_versions", "Versions by state", labels=["state"])
         with self._store.read() as session:
             projects.add_metric(
                 [], session.scalar(select(func.count(Project.id)).where(Project.label_config.is_not(None))) or 0
@@ -58,7 +68,7 @@ class StateCollector(Collector):
             for family, columns in counted:
                 for *values, count in session.execute(select(*columns, func.count()).group_by(*columns)):
                     family.add_metric([str(value) for value in values], count)
-        yield from (projects, events, training, bulk, versions)
+        return projects, events, training, bulk, versions
 
 
 def render(store: Store, vitals: Vitals) -> bytes:

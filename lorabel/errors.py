@@ -88,6 +88,10 @@ class MissingTargetError(LorabelError):
         super().__init__(cut(message))
 
 
+class NoAreaError(MissingTargetError):
+    """A region has a place, and no area within the picture."""
+
+
 class UnreadableError(LorabelError):
     """Media could not be read. The message goes to logs and to REST, so it never quotes what was fetched.
 

@@ -124,7 +124,7 @@ def ask_for_features(
     asked = sorted(missing, reverse=True)[:MOST_ASKED]
     answers = _ask(services, project, adapter, {task_id: missing[task_id].features_question for task_id in asked})
     digests = {task_id: task.digest for task_id, task in missing.items()}
-    redactor = Redactor(services.settings.redacted_kinds, services.settings.redact_patterns)
+    redactor = services.redactor
     if redactor.is_on:
         answers = {task_id: _masked(answer, redactor) for task_id, answer in answers.items()}
     task_features.write(services.store, project.id, from_name, digests, answers)

@@ -47,7 +47,8 @@ def write_order(
         for position, (task, predicted) in enumerate(first, start=1)
     ]
     removals = {task.task_id: predicted.removals for task, predicted in first}
-    rule_effects.write(context.services.store, context.project.id, context.model.version, removals)
+    services = context.services
+    rule_effects.write(services.store, services.redactor, context.project.id, context.model.version, removals)
     former = {task.task_id: task.prediction_ids[title] for task, _ in predicted_tasks if title in task.versions}
     if context.run.kind == BulkRunKind.ORDER_RENEWAL:
         _add(context, [row for row in rows if row.task_id not in former])

@@ -1,13 +1,14 @@
 """Predicts many tasks and writes the predictions to Label Studio, a page at a time, by task id.
 
 A page can be repeated: tasks that have a prediction of this version in Label Studio, by heads that are not older
-than the run (`is_current`), are left out, except those that could not be read before, since their data may have
-been corrected. So nothing is written twice if a worker was killed, an answer was lost or a part of the page had to
-wait; the cursor, written after each page, only saves requests. (Label Studio itself allows several predictions of
-a version: an annotator who opens a task between the reading and the writing of its page causes a second, equal
-prediction.)
+than the run (`is_current`) and the rules of now, are left out, except those that could not be read before, since
+their data may have been corrected. So nothing is written twice if a worker was killed, an answer was lost or a
+part of the page had to wait; the cursor, written after each page, only saves requests. (Label Studio itself
+allows several predictions of a version: an annotator who opens a task between the reading and the writing of its
+page causes a second, equal prediction.)
 
-Predictions by older heads do not pile up: those that nobody needs are deleted (`_superseded_ids`).
+Predictions by older heads and earlier rules do not pile up: those that nobody needs are deleted
+(`_superseded_ids`).
 """
 
 import logging
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 from lorabel.database import bulk_runs, leases, rule_effects
 from lorabel.database.tables import BulkRun, RunState, now
-from lorabel.database.versions import is_current, without_heads
+from lorabel.database.versions import is_current, with_rules_of, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.begun import is_begun_since, results_to_go_on_with
@@ -190,12 +191,15 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
         Whether the page is complete.
     """
     model = context.newest_model()
+    # Heads may be newer than at the run's start, so that nothing is written twice. Rules that change are followed
+    # at once, so only what follows these is done.
+    wanted = with_rules_of(context.model.version, model.version)
     unread_ids = _known_unreadable(context) - outcome.written_ids
     tasks = [
         task
         for task in page.tasks
         if task.task_id in unread_ids
-        or (task.task_id not in outcome.written_ids and not _is_up_to_date(context, task))
+        or (task.task_id not in outcome.written_ids and not _is_up_to_date(context, task, wanted))
     ]
     if not tasks:
         return True
@@ -205,16 +209,17 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     predictions = prediction.predict(model, data, resolve, context.caller(), annotated)
     by_task = {task.task_id: predicted for task, predicted in zip(tasks, predictions, strict=True)}
     final = {task_id: predicted for task_id, predicted in by_task.items() if predicted.is_final}
-    old_ids = {task.task_id: _current_ids(task, context.model.version) for task in tasks}
+    old_ids = {task.task_id: _current_ids(task, wanted) for task in tasks}
     # Who still cannot be read keeps the empty prediction.
     new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
     if new:
         _write(context, new, model.version)
         removals = {task_id: predicted.removals for task_id, predicted in new.items()}
-        rule_effects.write(context.services.store, context.project.id, model.version, removals)
+        services = context.services
+        rule_effects.write(services.store, services.redactor, context.project.id, model.version, removals)
     for task in tasks:
         if task.task_id in new:
-            _delete(context, [*old_ids[task.task_id], *_superseded_ids(task, context.model.version)])
+            _delete(context, [*old_ids[task.task_id], *_superseded_ids(task, wanted)])
     outcome.written_ids |= final.keys()
     outcome.unreadable |= {task_id: predicted.unreadable for task_id, predicted in by_task.items()}
     _keep_embeddings(context, tasks, resolve)
@@ -222,9 +227,9 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     return not any(reason is not None and reason.is_late for reason in reasons)
 
 
-def _is_up_to_date(context: ConnectedContext, task: AnnotatedTask) -> bool:
+def _is_up_to_date(context: ConnectedContext, task: AnnotatedTask, version: str) -> bool:
     """Whether Label Studio has a prediction that knows of everything that annotators have begun in the task."""
-    current = [row for row in task.predictions if is_current(str(row["model_version"]), context.model.version)]
+    current = [row for row in task.predictions if is_current(str(row["model_version"]), version)]
     if not current:
         return False
     predicted_at = max(datetime.fromisoformat(row["created_at"]) for row in current)
@@ -232,30 +237,30 @@ def _is_up_to_date(context: ConnectedContext, task: AnnotatedTask) -> bool:
 
 
 def _current_ids(task: AnnotatedTask, version: str) -> list[int]:
-    """The predictions of a version by the same heads or by newer ones."""
+    """The predictions of a version by the same heads or newer ones, and the same rules."""
     ids = task.prediction_ids.items()
     return [prediction_id for name, of_name in ids if is_current(name, version) for prediction_id in of_name]
 
 
 def _superseded_ids(task: AnnotatedTask, version: str) -> list[int]:
-    """The predictions of a version by older heads that nobody needs.
+    """The predictions of a version by older heads or other rules that nobody needs.
 
     Annotated ones stay, and those that were the newest at some time of the last OPEN_S: somebody may have the task
     open with them, and Label Studio refuses the annotation of a prediction that is gone.
     """
-    by_older_heads = sorted(
-        (row for row in task.predictions if _is_by_older_heads(str(row["model_version"]), version)),
+    by_older = sorted(
+        (row for row in task.predictions if _is_older(str(row["model_version"]), version)),
         key=lambda prediction: prediction["id"],
     )
     annotated = {annotation.get("parent_prediction") for annotation in task.annotations}
     return [
         prediction["id"]
-        for prediction, following in pairwise(by_older_heads)
+        for prediction, following in pairwise(by_older)
         if prediction["id"] not in annotated and _age_s(following) > OPEN_S
     ]
 
 
-def _is_by_older_heads(name: str, version: str) -> bool:
+def _is_older(name: str, version: str) -> bool:
     return without_heads(name) == without_heads(version) and not is_current(name, version)
 
 

@@ -137,10 +137,9 @@ def _compare_tasks(
     task_ids: list[int] = []
     added = 0
     batch: list[Received] = []
-    redactor = Redactor(services.settings.redacted_kinds, services.settings.redact_patterns)
     for task in client.annotated_tasks(project.label_studio_id, changed_since):
         task_ids.append(task.task_id)
-        batch += _received(task, redactor)
+        batch += _received(task, services.redactor)
         seen_ids.update(annotation["id"] for annotation in task.annotations)
         if len(batch) >= TASKS_PER_TRANSACTION:
             added += _add(services, project_id, batch)

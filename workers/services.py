@@ -18,6 +18,7 @@ from lorabel.database.store import Store
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.media.fetching import Fetcher
+from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Services:
     fetcher: Fetcher
     model_client: ModelClient
     authorizations: Authorizations
+    redactor: Redactor
     heads_wanted: threading.Event = field(default_factory=threading.Event)
     predicted_ahead: TTLCache[int, PredictedAhead] = field(
         default_factory=lambda: TTLCache(AHEAD_PROJECTS, AHEAD_TTL_S)
@@ -69,6 +71,7 @@ class Services:
             Fetcher(settings),
             ModelClient(settings),
             Authorizations(),
+            Redactor(settings.redacted_kinds, settings.redact_patterns),
         )
 
     @staticmethod

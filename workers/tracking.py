@@ -100,6 +100,8 @@ class Tracker:
             case _:
                 tracker = LOGGER_TYPE_TO_CLASS["mlflow"](PROJECT, run_name=self._name)
         tracker.start()
+        # Kept before it can fail: a run of MLflow that nobody ends is in the way of all later ones of the process.
+        self._tracker = tracker
         tracker.store_init_configuration(dict(self._parameters))
         return tracker
 

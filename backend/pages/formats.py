@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup, escape
 
 from lorabel.database.tables import now
+from lorabel.evaluation.group_records import shown_group
 
 NOTHING = "–"
 UNITS = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("h", 3600), ("min", 60))
@@ -85,6 +86,7 @@ def codes(text: str) -> Markup:
 
 FILTERS = {
     "integer": integer,
+    "shown_group": shown_group,
     "percent": percent,
     "score": score,
     "duration": duration,

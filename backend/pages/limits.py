@@ -12,6 +12,8 @@ from lorabel.evaluation.group_figures import Groups, compare_groups
 from lorabel.evaluation.group_records import difference_text
 
 MOST_DIFFERENCES = 10
+# Of the newest annotations, so that the page comes soon. `lorabel groups` and REST read more.
+MOST_ANNOTATIONS = 5000
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ def read_limits(project_id: int) -> Limits:
     with services().store.read() as session:
         project = projects.get(session, project_id)
         counts = rule_effects.counts(session, project_id) if rules.file_of(project) else []
-        shown = group_answers.shown_by_group(session, project_id, field) if field else []
+        shown = group_answers.shown_by_group(session, project_id, field, MOST_ANNOTATIONS) if field else []
     groups = compare_groups(shown) if field else None
     differences = (
         [difference_text(field, each) for each in groups.differences[:MOST_DIFFERENCES]] if groups else []
     )
-    return Limits(counts, rules.faults_of(project) if counts else (), field, groups, differences)
+    return Limits(counts, rules.faults_of(project), field, groups, differences)

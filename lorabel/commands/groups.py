@@ -4,7 +4,7 @@ from lorabel.commands.context import new_table, open_context, print_json
 from lorabel.commands.heading import print_heading
 from lorabel.database import group_answers, projects
 from lorabel.evaluation.group_figures import LEAST_CASES, GroupFigures, Share, compare_groups
-from lorabel.evaluation.group_records import difference_text, groups_record
+from lorabel.evaluation.group_records import difference_text, groups_record, shown_group
 
 COLUMNS = ("group", "tag", "label", "tasks", "unchanged", "precision", "recall", "support")
 
@@ -42,7 +42,7 @@ def show(project_id: int, field: str, *, is_json: bool) -> None:
 
 def _rows(group: GroupFigures) -> list[tuple[str, ...]]:
     whole = (
-        group.group,
+        shown_group(group.group),
         "",
         "all",
         str(group.unchanged.cases),
@@ -71,5 +71,7 @@ def _text(share: Share) -> str:
     """The share with its interval in percent: `83 (74-90)`."""
     if share.value is None:
         return f"{share.cases} of {LEAST_CASES} cases"
+    if share.interval is None:
+        return f"{share.value:.0%}"
     low, high = share.interval
     return f"{share.value:.0%} ({low:.0%}-{high:.0%})"

@@ -3,7 +3,6 @@
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, delete, func, select
@@ -14,14 +13,16 @@ from lorabel.database import projects, rules
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import RuleEffect
 from lorabel.database.versions import rules_number
-from lorabel.errors import storable
+from lorabel.errors import NotFoundError, storable
 from lorabel.labeling.rules import Removal
+from lorabel.redaction import Redactor
 
 log = logging.getLogger(__name__)
 
 # Removals of a rule that are kept of a task; all are counted.
 MOST_KEPT = 20
 MOST_SHOWN = 1000
+LONGEST_WHAT, LONGEST_WHY = 80, 600
 
 
 class RuleCount(NamedTuple):
@@ -39,13 +40,16 @@ class RuleCount(NamedTuple):
     removals: int
 
 
-def write(store: Store, project_id: int, version: str, by_task: Mapping[int, Sequence[Removal]]) -> None:
+def write(
+    store: Store, redactor: Redactor, project_id: int, version: str, by_task: Mapping[int, Sequence[Removal]]
+) -> None:
     """Store what was removed from predictions of tasks, in place of what was removed from earlier ones.
 
     A prediction is not lost if that cannot be stored: the log says so. What rules have removed that were changed
     meanwhile is not stored.
 
     Args:
+        redactor: masks texts and reasons, which may have parts of tasks, before they are stored.
         version: of the predictions, with the number of their rules.
         by_task: task id -> what was removed; empty for nothing.
     """
@@ -53,12 +57,16 @@ def write(store: Store, project_id: int, version: str, by_task: Mapping[int, Seq
         return
     _log(project_id, by_task)
     try:
-        _store(store, project_id, version, by_task)
+        _store(store, redactor, project_id, version, by_task)
+    except NotFoundError:
+        log.info("project %d was deleted, so what its rules have removed is not stored", project_id)
     except SQLAlchemyError:
         log.exception("project %d: what its rules have removed cannot be stored", project_id)
 
 
-def _store(store: Store, project_id: int, version: str, by_task: Mapping[int, Sequence[Removal]]) -> None:
+def _store(
+    store: Store, redactor: Redactor, project_id: int, version: str, by_task: Mapping[int, Sequence[Removal]]
+) -> None:
     known = {task_id for task_id, removals in by_task.items() if removals}
     with store.read() as session:
         for chunk in id_chunks(sorted(by_task.keys() - known)):
@@ -72,13 +80,14 @@ def _store(store: Store, project_id: int, version: str, by_task: Mapping[int, Se
             rule=rule,
             version=version,
             count=len(removals),
-            removals=[_kept(removal) for removal in removals[:MOST_KEPT]],
+            removals=[_kept(removal, redactor) for removal in removals[:MOST_KEPT]],
         )
         for task_id in sorted(known)
         for rule, removals in _by_rule(by_task[task_id]).items()
     ]
     with store.write() as session:
-        if rules.served_number(projects.get(session, project_id)) != rules_number(version):
+        # Locked, so that nobody changes the rules, or writes about the same tasks, meanwhile.
+        if rules.served_number(projects.get(session, project_id, is_locked=True)) != rules_number(version):
             return
         forget_tasks(session, project_id, known)
         session.add_all(rows)
@@ -88,9 +97,15 @@ def _task_ids(project_id: int, task_ids: Collection[int]) -> Select[Any]:
     return select(RuleEffect.task_id).where(RuleEffect.project_id == project_id, RuleEffect.task_id.in_(task_ids))
 
 
-def _kept(removal: Removal) -> dict[str, str | bool]:
-    fields = {name: value for name, value in asdict(removal).items() if name != "rule"}
-    return {name: storable(value) if isinstance(value, str) else value for name, value in fields.items()}
+def _kept(removal: Removal, redactor: Redactor) -> dict[str, str | bool]:
+    """What is stored of a removal. It is masked before it is cut: a part of an address may not look like one."""
+    what = redactor.masked(removal.what) if removal.is_text else removal.what
+    return {
+        "from_name": storable(removal.from_name),
+        "what": storable(what[:LONGEST_WHAT]),
+        "is_text": removal.is_text,
+        "why": storable(redactor.masked(removal.why)[:LONGEST_WHY]),
+    }
 
 
 def _by_rule(removals: Sequence[Removal]) -> dict[str, list[Removal]]:
@@ -107,7 +122,7 @@ def _log(project_id: int, by_task: Mapping[int, Sequence[Removal]]) -> None:
             names = [
                 f"a text of {removal.from_name!r}"
                 if removal.is_text
-                else f"{removal.what!r} of {removal.from_name!r}"
+                else f"{removal.what[:LONGEST_WHAT]!r} of {removal.from_name!r}"
                 for removal in of_rule[:MOST_KEPT]
             ]
             removed = ", ".join(dict.fromkeys(names))

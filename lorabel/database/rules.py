@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Project, RuleEffect
-from lorabel.errors import ConflictError, RulesError
+from lorabel.errors import ConflictError, LabelConfigError, RulesError
 from lorabel.labeling.label_config import LabelConfig, parse
 from lorabel.labeling.rule_binding import bind_rules, require_fit
 from lorabel.labeling.rule_file import RuleFile, read_rules
@@ -61,7 +61,12 @@ def bound(project: Project, config: LabelConfig) -> BoundRules:
 
 def faults_of(project: Project) -> tuple[str, ...]:
     """Why rules of a project are not applied."""
-    return _bind(project, parse(project.label_config)).faults if project.label_config else ()
+    if file_of(project) is None or not project.label_config:
+        return ()
+    try:
+        return _bind(project, parse(project.label_config)).faults
+    except LabelConfigError as error:
+        return (str(error),)
 
 
 def _bind(project: Project, config: LabelConfig) -> BoundRules:
@@ -95,8 +100,11 @@ def set_file(store: Store, project_id: int, text: str) -> Project:
 
     Raises: as `check`; nothing is changed then.
     """
-    with store.write() as session:
+    # Others who write do not wait for the check. Rules that do not fit a label config that comes meanwhile are as
+    # those that a later one leaves behind.
+    with store.read() as session:
         check(session, project_id, text)
+    with store.write() as session:
         return _change(session, project_id, {FILE: text})
 
 

@@ -248,6 +248,13 @@ def without_heads(name: str) -> str:
     return _parts(name)[0]
 
 
+def with_rules_of(name: str, other: str) -> str:
+    """A version with its heads, and the rules of another name: `p12.v3.h7`, `p12.v3.h8.r2` -> `p12.v3.h7.r2`."""
+    number, own = rules_number(other), rules_number(name)
+    bare = name.removesuffix(f".r{own}") if own else name
+    return f"{bare}.r{number}" if number else bare
+
+
 def rules_number(name: str) -> int:
     """`p12.v3.h7.r2` -> 2; 0 for a name without rules."""
     return _parts(name)[2]

@@ -1,13 +1,13 @@
 """What annotators did with predictions, by groups of tasks, and whether groups differ by more than chance.
 
-Each group is compared with all others together, by Fisher's exact test, which is right for small numbers, too.
-Holm's method corrects for the number of comparisons: with probability 0.95 or more, no difference is reported
-where there is none. A comparison is about one label, or about whole tasks: these cases are independent of each
-other, unlike the labels of a task, so figures over all labels have no test.
+Each of the largest groups is compared with the others of them together, by Fisher's exact test, which is right for
+small numbers, too. Holm's method corrects for the number of comparisons: with probability 0.95 or more, no
+difference is reported where there is none. A comparison is about one label, or about whole tasks: these cases are
+independent of each other, unlike the labels of a task, so figures over all labels have no test.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -23,10 +23,15 @@ MOST_GROUPS = 20
 
 
 class Share(NamedTuple):
-    """How many of some cases are as they should be."""
+    """How many of some cases are as they should be.
+
+    Attributes:
+        are_independent: False where several cases may be of one task: right or wrong together, they say less.
+    """
 
     right: int
     cases: int
+    are_independent: bool = True
 
     @property
     def is_enough(self) -> bool:
@@ -39,9 +44,9 @@ class Share(NamedTuple):
         return self.right / self.cases if self.is_enough else None
 
     @property
-    def interval(self) -> Interval:
-        """Where the share lies with 95% confidence."""
-        return wilson(self.right, self.cases)
+    def interval(self) -> Interval | None:
+        """Where the share lies with 95% confidence; None if the cases are not independent."""
+        return wilson(self.right, self.cases) if self.are_independent else None
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,12 @@ class GroupFigures:
 
 @dataclass(frozen=True)
 class Difference:
-    """A group that differs from all others together.
+    """A group that differs from the other groups that have figures, together.
 
     Attributes:
         measure: `unchanged`, `precision` or `recall`.
         control_tag, label: what is measured; empty for whole tasks.
-        here, elsewhere: in the group, and in all others.
+        here, elsewhere: in the group, and in the others.
         p: probability of such a difference by chance, corrected for the number of comparisons.
     """
 
@@ -127,35 +132,40 @@ def _figures(group: str, cases: Sequence[Shown]) -> GroupFigures:
     return GroupFigures(
         group,
         Share(unchanged, len(cases)),
-        Share(right, sum(figures.predicted for figures in labels)),
-        Share(right, sum(figures.support for figures in labels)),
+        Share(
+            right, sum(figures.predicted for figures in labels), _has_one_each(case.predicted for case in cases)
+        ),
+        Share(right, sum(figures.support for figures in labels), _has_one_each(case.annotated for case in cases)),
         labels,
     )
+
+
+def _has_one_each(labels: Iterable[Mapping[str, Set[str]] | None]) -> bool:
+    """Whether no task has several labels."""
+    return all(sum(map(len, of_task.values())) <= 1 for of_task in labels if of_task is not None)
 
 
 def _comparisons(groups: Sequence[GroupFigures]) -> list[Difference]:
     """Each group against the others, with what chance alone would make of it, not yet corrected."""
     made = _compare(groups, "unchanged", "", "", lambda group: group.unchanged)
-    labels = sorted({(figures.control_tag, figures.label) for group in groups for figures in group.labels})
-    for tag, label in labels:
-        made += _compare(groups, "precision", tag, label, partial(_precision, tag, label))
-        made += _compare(groups, "recall", tag, label, partial(_recall, tag, label))
+    by_label: defaultdict[tuple[str, str], dict[str, LabelFigures]] = defaultdict(dict)
+    for group in groups:
+        for figures in group.labels:
+            by_label[figures.control_tag, figures.label][group.group] = figures
+    for (tag, label), of_groups in sorted(by_label.items(), key=lambda item: item[0]):
+        made += _compare(groups, "precision", tag, label, partial(_precision, of_groups))
+        made += _compare(groups, "recall", tag, label, partial(_recall, of_groups))
     return made
 
 
-def _precision(tag: str, label: str, group: GroupFigures) -> Share:
-    figures = _of_label(tag, label, group)
+def _precision(of_groups: Mapping[str, LabelFigures], group: GroupFigures) -> Share:
+    figures = of_groups.get(group.group)
     return Share(0, 0) if figures is None else Share(figures.right, figures.predicted)
 
 
-def _recall(tag: str, label: str, group: GroupFigures) -> Share:
-    figures = _of_label(tag, label, group)
+def _recall(of_groups: Mapping[str, LabelFigures], group: GroupFigures) -> Share:
+    figures = of_groups.get(group.group)
     return Share(0, 0) if figures is None else Share(figures.right, figures.support)
-
-
-def _of_label(tag: str, label: str, group: GroupFigures) -> LabelFigures | None:
-    fitting = (figures for figures in group.labels if (figures.control_tag, figures.label) == (tag, label))
-    return next(fitting, None)
 
 
 def _compare(
@@ -164,9 +174,7 @@ def _compare(
     from scipy.stats import fisher_exact  # takes a second
 
     shares = [(group.group, share_of(group)) for group in groups]
-    right, cases = (
-        (sum(numbers) for numbers in zip(*(share for _, share in shares), strict=True)) if shares else (0, 0)
-    )
+    right, cases = sum(share.right for _, share in shares), sum(share.cases for _, share in shares)
     made = []
     for group, here in shares:
         elsewhere = Share(right - here.right, cases - here.cases)

@@ -5,6 +5,7 @@ from typing import Any
 from lorabel.evaluation.group_figures import Difference, GroupFigures, Groups, Share
 
 Record = dict[str, Any]
+LONGEST_SHOWN = 60
 
 
 def groups_record(field: str, groups: Groups) -> Record:
@@ -22,12 +23,17 @@ def groups_record(field: str, groups: Groups) -> Record:
     }
 
 
+def shown_group(group: str) -> str:
+    """A group's name as people read it: of a long one, the beginning and the end."""
+    return group if len(group) <= LONGEST_SHOWN else f"{group[:39]}…{group[-20:]}"
+
+
 def difference_text(field: str, difference: Difference) -> str:
     """A difference in words."""
     here, elsewhere = difference.here, difference.elsewhere
     what = f"{difference.measure} of {difference.label!r}" if difference.label else "predictions left unchanged"
     return (
-        f"{field} {difference.group!r}: {what} {_counted(here)}, elsewhere {_counted(elsewhere)}, "
+        f"{field} {shown_group(difference.group)!r}: {what} {_counted(here)}, elsewhere {_counted(elsewhere)}, "
         f"p = {difference.p:.2g}"
     )
 
@@ -56,5 +62,5 @@ def _group(group: GroupFigures) -> Record:
 
 
 def _share(share: Share) -> Record:
-    low, high = share.interval
+    low, high = share.interval or (None, None)
     return {"value": share.value, "right": share.right, "cases": share.cases, "low": low, "high": high}

@@ -1,7 +1,7 @@
 """Merges what the bindings of a project say about one task into its prediction."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,7 +31,7 @@ class TaskPrediction:
         unreadable: why a control tag has no answer, or None if all have one. Of several reasons this is one that
             may pass, if there is such a reason.
         dropped_regions: number of regions that did not fit the label config.
-        removals: what the project's rules have removed. Score and margin are those of the model, before the rules.
+        removals: what the project's rules have removed. Score, margin and `dropped_regions` are those of before.
     """
 
     regions: list[Region]
@@ -87,12 +87,15 @@ def merge_ruled(
 ) -> TaskPrediction:
     """Merge the answers of one task as `merge` does, without what the project's rules remove.
 
-    The rules see what is shown. What they remove may hide other control tags, or show them, so they are applied
-    until they remove nothing more.
+    The rules see what is shown. What they remove may hide other control tags, so they are applied until they
+    remove nothing more. It shows none that were hidden. Score, margin and the number of regions that do not fit
+    the label config are the model's, before the rules.
     """
-    merged, removals = merge(project_id, bound, answers), list[Removal]()
+    first = merged = merge(project_id, bound, answers)
     if not rules.rules:
-        return merged
+        return first
+    removals: list[Removal] = []
+    answers = _only(answers, {id(region) for region in first.regions})
     per_region = {control.name for control in bound.config.controls if control.is_per_region}
     while True:
         shown = {id(region) for region in merged.regions}
@@ -111,7 +114,17 @@ def merge_ruled(
         by_id = {id(region): ruled for region, ruled in zip(regions, left, strict=True)}
         answers = {name: _replaced(answer, by_id) for name, answer in answers.items()}
         merged = merge(project_id, bound, answers)
-    return replace(merged, removals=tuple(removals))
+    return replace(first, regions=merged.regions, removals=tuple(removals))
+
+
+def _only(answers: Answers, shown: Set[int]) -> Answers:
+    """The answers with these regions alone, by their `id()`."""
+    return {
+        name: replace(answer, regions=[region for region in answer.regions if id(region) in shown])
+        if isinstance(answer, Prediction)
+        else answer
+        for name, answer in answers.items()
+    }
 
 
 def _score_of(answers: Answers, names: Mapping[int, str], region: Region, label: str) -> float:

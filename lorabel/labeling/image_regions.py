@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorabel.errors import MissingTargetError
+from lorabel.errors import MissingTargetError, NoAreaError
 from lorabel.labeling.regions import Region
 from lorabel.picture_part import Part
 from lorabel.space_contracts import Corners
@@ -104,7 +104,7 @@ def corners_of(region: Region) -> Corners:
     left, top = (max(min(numbers), 0.0) for numbers in zip(*points, strict=True))
     right, bottom = (min(max(numbers), 1.0) for numbers in zip(*points, strict=True))
     if not (left < right and top < bottom):
-        raise MissingTargetError("the region has no area within the picture")
+        raise NoAreaError("the region has no area within the picture")
     return left, top, right, bottom
 
 
@@ -127,7 +127,7 @@ def part_of(region: Region) -> Part:
         width, height = _number(value, "width") / 100, _number(value, "height") / 100
         x, y = (sum(numbers) / 4 for numbers in zip(*_points(region, value), strict=True))
     if not (width and height):
-        raise MissingTargetError("the region has no area")
+        raise NoAreaError("the region has no area")
     return Part(x=x, y=y, width=abs(width), height=abs(height), rotation=_number(value, "rotation"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lorabel.errors import MissingTargetError
+from lorabel.errors import MissingTargetError, NoAreaError
 from lorabel.labeling import bit_masks
 from lorabel.labeling.image_regions import corners_of, part_of, size_of
 from lorabel.labeling.label_config import ControlTag
@@ -55,7 +55,8 @@ def units_of(control: ControlTag) -> tuple[str, ...]:
 
 
 def size_in(region: Region, unit: str) -> float | None:
-    """The size of a region; None if the region has no such size, or one that cannot be read.
+    """The size of a region; None if the region has no such size, or one that cannot be read; 0 if it has
+    no area within the picture.
 
     Width and height are those of the upright box around it; the area is its own. Of a thing in a video, they are
     those of its largest keyframe.
@@ -82,6 +83,8 @@ def size_in(region: Region, unit: str) -> float | None:
 def _size_of_place(region: Region, unit: str) -> float | None:
     try:
         width, height, area = _fractions(region)
+    except NoAreaError:
+        return 0.0
     except (MissingTargetError, TypeError, ValueError):
         return None
     share = {"width": width, "height": height, "area": area}[unit.partition("_")[0]]

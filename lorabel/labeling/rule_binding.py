@@ -190,9 +190,10 @@ def _contradictions(rules: Sequence[BoundRule], config: LabelConfig) -> Iterator
     """Rules by which some label could never be predicted, a sentence for each."""
     needs = [rule for rule in rules if isinstance(rule, BoundNeeds)]
     for rule in needs:
-        needed = _needed(rule.label, needs)
+        needed = _needed(rule.label, needs, config)
+        named = {name for label in needed for name in named_by(label, _is_taxonomy(config, label))}
         for exclusive in (rule for rule in rules if isinstance(rule, BoundExclusive)):
-            both = [label for label in exclusive.labels if label in needed]
+            both = [label for label in exclusive.labels if label in named]
             if len(both) > 1 and not exclusive.is_per_region:
                 yield (
                     f"rules {rule.name!r} and {exclusive.name!r} contradict each other: {rule.label[1]!r} could "
@@ -206,14 +207,15 @@ def _contradictions(rules: Sequence[BoundRule], config: LabelConfig) -> Iterator
                     f"allowed where {field_rule.field} is {_listed(sorted(field_rule.values))}, and needs "
                     f"{lacking[0][1]!r}, which is not"
                 )
-    yield from _contradicting_fields([rule for rule in rules if isinstance(rule, BoundFieldRule)])
+    yield from _contradicting_fields([rule for rule in rules if isinstance(rule, BoundFieldRule)], config)
 
 
-def _needed(label: TagLabel, rules: Sequence[BoundNeeds]) -> list[TagLabel]:
+def _needed(label: TagLabel, rules: Sequence[BoundNeeds], config: LabelConfig) -> list[TagLabel]:
     """A label and all that it needs, and what these need."""
     needed = [label]
     for each in needed:
-        needed += [rule.needs for rule in rules if rule.label == each and rule.needs not in needed]
+        named = named_by(each, _is_taxonomy(config, each))
+        needed += [rule.needs for rule in rules if rule.label in named and rule.needs not in needed]
     return needed
 
 
@@ -224,14 +226,30 @@ def _permits(rule: BoundFieldRule, label: TagLabel, config: LabelConfig) -> bool
     return is_allowed and named.isdisjoint(rule.forbidden)
 
 
-def _contradicting_fields(rules: Sequence[BoundFieldRule]) -> Iterator[str]:
+def _contradicting_fields(rules: Sequence[BoundFieldRule], config: LabelConfig) -> Iterator[str]:
     for index, rule in enumerate(rules):
         for other in rules[index + 1 :]:
             same_values = rule.values & other.values if rule.field == other.field else frozenset()
-            both = (rule.allowed & other.forbidden) | (rule.forbidden & other.allowed)
-            if same_values and both:
-                _, label = min(both)
-                yield (
-                    f"rules {rule.name!r} and {other.name!r} contradict each other: where {rule.field} is "
-                    f"{min(same_values)!r}, one allows {label!r}, and the other forbids it"
-                )
+            if not same_values:
+                continue
+            refused = [
+                label
+                for first, second in ((rule, other), (other, rule))
+                for label in sorted(first.allowed)
+                if not named_by(label, _is_taxonomy(config, label)).isdisjoint(second.forbidden)
+            ]
+            words = (
+                f"rules {rule.name!r} and {other.name!r} contradict each other: where {rule.field} is "
+                f"{min(same_values)!r}, "
+            )
+            if refused:
+                yield f"{words}one allows {refused[0][1]!r}, and the other forbids it"
+            for tag in sorted(_tags_of(rule) & _tags_of(other)):
+                allowed = [label for label in rule.allowed | other.allowed if label[0] == tag]
+                if not any(_permits(rule, label, config) and _permits(other, label, config) for label in allowed):
+                    yield f"{words}no label of {tag!r} is allowed by both"
+
+
+def _tags_of(rule: BoundFieldRule) -> set[str]:
+    """The control tags of which a rule allows only some labels."""
+    return {tag for tag, _ in rule.allowed}

@@ -26,6 +26,7 @@ is = ["DE", "AT"]
 forbidden = ["Yield"]
 """
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,11 @@ LONGEST_PATTERN = 500
 # with nothing else: no pattern takes exponential time.
 PATTERN_BYTES = 2**19
 MOST_ERRORS = 10
+# The time of tomllib grows with the square of the parts of a dotted name, and no rule has such a name.
+MANY_PARTS = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""", re.ASCII
+)
+BYTE_ORDER_MARK = "\ufeff"  # which editors of Windows write
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Size = Annotated[float, Field(gt=0, le=1e9)]
@@ -238,10 +244,7 @@ def read_rules(text: str) -> RuleFile:
     """
     if len(text) > LONGEST_FILE:
         raise RulesError(f"the file of rules has {len(text)} characters, expected at most {LONGEST_FILE}")
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RulesError(f"the file of rules is no TOML: {error}") from None
+    content = _parse(text.removeprefix(BYTE_ORDER_MARK))
     try:
         return RuleFile.model_validate(content)
     except ValidationError as error:
@@ -249,6 +252,19 @@ def read_rules(text: str) -> RuleFile:
         lines = [_error_line(content, detail["loc"], detail["msg"]) for detail in details[:MOST_ERRORS]]
         more = [f"and {len(details) - MOST_ERRORS} more"] if len(details) > MOST_ERRORS else []
         raise RulesError("\n".join(dict.fromkeys([*lines, *more]))) from None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    dotted = MANY_PARTS.search(text)
+    if dotted is not None:
+        line = text.count("\n", 0, dotted.start()) + 1
+        raise RulesError(f"the file of rules has a name with more than 20 dots in line {line}")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise RulesError("the file of rules has too many brackets in brackets") from None
+    except ValueError as error:  # also of a number that has too many digits
+        raise RulesError(f"the file of rules is no TOML: {error}") from None
 
 
 def compile_pattern(pattern: str) -> Any:

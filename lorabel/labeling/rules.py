@@ -22,7 +22,6 @@ LABELLED = ("choices", "taxonomy")
 BELOW = " / "
 # RE2 takes longer the longer a text is.
 LONGEST_MATCHED = 10_000
-LONGEST_SHOWN = 80
 
 TagLabel = tuple[str, str]
 """A control tag and a label. A label of a taxonomy is its path: `animal / cat`."""
@@ -112,7 +111,7 @@ class BoundFieldRule:
         if value is None or value not in self.values:
             return
         tags = {tag for tag, _ in self.allowed}
-        why = f"{self.field} is {value[:LONGEST_SHOWN]!r}"
+        why = f"{self.field} is {value!r}"
         for number, statement in left.numbered():
             if statement.label is None:
                 continue
@@ -246,7 +245,7 @@ class Left:
             return
         what = statement.label or statement.text or str(self.regions[statement.region].get("type"))
         is_text = statement.label is None and statement.text is not None
-        self.removals.append(Removal(rule, statement.from_name, what[:LONGEST_SHOWN], is_text, why))
+        self.removals.append(Removal(rule, statement.from_name, what, is_text, why))
         if statement.has_place and statement.id is not None and not self._of_region(statement.region):
             for region in self._regions_by_id[statement.id]:
                 for other in self._of_region(region):

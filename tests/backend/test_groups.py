@@ -82,6 +82,13 @@ def test_the_page_shows_groups_and_rules(client: FlaskClient, services: Services
     assert "Not applied:" in client.get("/ui/projects/1").text
 
 
+def test_the_page_shows_that_a_file_of_rules_cannot_be_read(client: FlaskClient, services: Services) -> None:
+    """It was set by another version."""
+    with services.store.write() as session:
+        projects.get(session, 1).rules = {rules.FILE: "[[future]]", rules.NUMBER: 1}
+    assert "Not applied:</strong> future:" in client.get("/ui/projects/1").text
+
+
 def test_the_command_prints_the_same(lorabel: RunLorabel) -> None:  # noqa: F811 - a fixture
     shown = lorabel("groups", "1", "--field", "country")
     assert "differs by more than chance: country 'FR': precision of 'red' 20 of 40 (50%)" in shown.output

@@ -93,3 +93,15 @@ def test_what_waits_and_what_runs_is_counted_at_each_scrape(client: FlaskClient,
     parts = services.vitals.parts.get(wait_s=5.0)
     if parts is not None and parts.value.redis_fault is None:
         assert values["lorabel_queue_jobs", "train"] == 0
+
+
+@pytest.mark.changes_schema
+def test_other_metrics_are_there_while_the_database_cannot_be_read(
+    client: FlaskClient, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    with services.store.write() as session:
+        session.connection().exec_driver_sql("ALTER TABLE bulk_run RENAME TO gone")
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert "lorabel_predictions_total" in answer.text and "lorabel_projects " not in answer.text
+    assert "metrics of the database are left out: it cannot be read" in caplog.messages

@@ -1,5 +1,6 @@
 """Rules over REST, and what /predict answers then: in every process, counted, and stored by task."""
 
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from backend.label_studio_routes import answer_prediction
 from backend.services import Services
 from lorabel.database import projects, rule_effects, rules
 from lorabel.database.store import Store
@@ -52,9 +54,10 @@ def put(client: FlaskClient, file: str) -> Any:
 
 def predict(client: FlaskClient, *task_ids: int, **data: Any) -> list[dict[str, Any]]:
     tasks = [requests.task(task_id, "http://pictures.test/red.png", **data) for task_id in task_ids]
-    answer = client.post("/predict", json=requests.predict(*tasks, label_config=CONFIG))
-    assert answer.status_code == 200, answer.json
-    return list(answer.json["results"])
+    # What was removed is stored when the answer is closed, as servers do once it is sent.
+    with client.post("/predict", json=requests.predict(*tasks, label_config=CONFIG)) as answer:
+        assert answer.status_code == 200, answer.json
+        return list(answer.json["results"])
 
 
 def tags(entry: dict[str, Any]) -> list[str]:
@@ -145,7 +148,8 @@ def test_a_smart_tool_is_answered_as_people_draw(client: FlaskClient, services: 
     predict(client, 1)
     region = {"from_name": "box", "type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 1, "height": 1}}
     body = requests.predict(requests.task(1), label_config=CONFIG, context={"result": [region]})
-    assert client.post("/predict", json=body).status_code == 200
+    with client.post("/predict", json=body) as answer:
+        assert answer.status_code == 200
     assert [row["task_id"] for row in client.get(P1).json["tasks"]] == [1]
 
 
@@ -173,6 +177,18 @@ def test_a_prediction_is_answered_although_nothing_can_be_stored(
     (entry,) = predict(client, 1)
     assert tags(entry) == ["label", "why"]
     assert "project 1: what its rules have removed cannot be stored" in caplog.messages
+
+
+def test_an_answer_does_not_wait_for_others_who_write(client: FlaskClient, services: Services) -> None:
+    put(client, SMALL)
+    body = json.dumps(requests.predict(requests.task(1), label_config=CONFIG)).encode()
+    with services.store.write():
+        answer = answer_prediction(services, body, {})
+    assert json.loads(answer.body)["results"]
+    assert client.get(P1).json["tasks"] == []
+    assert answer.on_sent is not None
+    answer.on_sent()
+    assert [row["task_id"] for row in client.get(P1).json["tasks"]] == [1]
 
 
 def test_the_model_is_asked_as_without_rules(client: FlaskClient, model_server: FakeModelServer) -> None:

@@ -12,6 +12,7 @@ from lorabel.database.tables import Acceptance, Annotation, BulkRun, RunState, n
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import add_tasks
 from tests.workers.test_preannotate import counts, preannotate_tasks, versions_of
+from workers import preannotate
 from workers.accept_tasks import accept_tasks
 from workers.services import Services
 
@@ -51,6 +52,27 @@ def test_bulk_runs_follow_the_rules_and_replace_predictions_by_earlier_ones(
     assert (effect.task_id, effect.version) == (1, "p1.v0.r1")
     rules.remove(services.store, 1)
     assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 0, 2, 0), "those without rules are there"
+
+
+def test_what_follows_the_rules_of_now_is_not_written_twice_by_a_run_that_began_before(
+    services: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to an import was lost, or the labeling stream has asked for predictions meanwhile."""
+    add_tasks(label_studio, *["blue"] * 10)
+    real = preannotate._read_page
+
+    def read_page(*arguments: Any) -> Any:
+        monkeypatch.setattr(preannotate, "_read_page", real)
+        rules.set_file(services.store, 1, NO_RED)
+        for number, task in enumerate(label_studio.tasks[:3], start=1):
+            task["predictions"].append(
+                {"id": number, "model_version": "p1.v0.r1", "created_at": now().isoformat(), "result": []}
+            )
+        return real(*arguments)
+
+    monkeypatch.setattr(preannotate, "_read_page", read_page)
+    assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 7, 3, 0)
+    assert versions_of(label_studio) == [["p1.v0.r1"]] * 10
 
 
 def test_what_a_rule_removes_proves_nothing_and_is_not_accepted(

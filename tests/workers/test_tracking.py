@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.tracking import TensorBoardTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lorabel.database import projects, versions
@@ -108,3 +109,21 @@ def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
 def test_a_tracker_that_is_not_installed_is_named() -> None:
     with pytest.raises(SettingsError, match=r"TRACKER=mlflow, but .* install lorabel\[tracking\]"):
         check_tracker("mlflow")
+
+
+def test_a_run_that_began_is_ended_although_its_parameters_are_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow refuses all later runs of a process in which one is still active."""
+    ended: list[str] = []
+
+    def refuse(tracker: TensorBoardTracker, values: object) -> None:
+        raise ValueError("refused")
+
+    monkeypatch.setattr(TensorBoardTracker, "store_init_configuration", refuse)
+    monkeypatch.setattr(TensorBoardTracker, "finish", lambda tracker: ended.append(tracker.run_name))
+    changed = settings.model_copy(update={"tracker": "tensorboard"})
+    with tracked(changed, "p1.run1/label", torch.device("cpu"), {}) as tracker:
+        tracker.report(Progress(1, 2, 0.5, 1.0))
+        tracker.report(Progress(2, 2, 0.5, 0.0))
+    assert ended == ["p1.run1/label"]

@@ -8,6 +8,7 @@ import pytest
 from lorabel.database import projects, rule_effects
 from lorabel.database.store import Store
 from lorabel.labeling.rules import Removal
+from lorabel.redaction import Redactor
 from tests.backend.requests import CONFIG
 from tests.lorabel.commands.conftest import RunLorabel
 
@@ -35,7 +36,7 @@ def test_rules_are_set_shown_with_what_they_removed_and_deleted(
     assert "no rules" in lorabel("rules", "1").output, "a check has set them"
     assert "project 1 has 1 rule now" in lorabel("rules", "1", "set", str(file)).output
     removal = Removal("no red", "label", "red", False, "country is 'DE'")
-    rule_effects.write(store, 1, "p1.v0.r1", {7: [removal], 8: []})
+    rule_effects.write(store, Redactor([], {}), 1, "p1.v0.r1", {7: [removal], 8: []})
     shown = lorabel("rules", "1", "show").output
     assert RULES.strip() in shown
     lines = [" ".join(line.split()) for line in shown.splitlines()]

@@ -33,21 +33,21 @@ def groups(store: Store, field: str) -> dict[int, str]:
 
 
 def test_a_task_is_in_the_group_of_its_field(store: Store) -> None:
-    values = ["DE", " DE ", 7, 7.0, True, None, ["DE"], {"a": 1}, "", "x" * 99]
+    values = ["DE", " DE ", 7, 7.0, True, None, ["DE"], {"a": 1}, "", "x" * 998, "x" * 999]
     for number, value in enumerate(values, start=1):
         add(store, number, {"country": value})
-    add(store, 11, {})
-    add(store, 12, None)
+    add(store, 12, {})
+    add(store, 13, None)
     found = groups(store, "country")
-    assert [found[number] for number in range(1, 13)] == [
+    assert [found[number] for number in range(1, 14)] == [
         "DE",
         "DE",
         "7",
         "7",
         "true",
         *[NO_VALUE] * 4,
-        "x" * 60,
-        *[NO_VALUE] * 2,
+        "x" * 998,
+        *[NO_VALUE] * 3,
     ]
 
 
@@ -60,6 +60,20 @@ def test_a_field_in_a_field_is_found_unless_a_field_has_the_name(store: Store) -
     assert groups(store, "1") == dict.fromkeys((1, 2, 3, 4), NO_VALUE)
 
 
+def test_the_name_of_a_field_is_any_text(store: Store) -> None:
+    names = ["Größe", "a b", "国", "😀", "a\n", "'", "$", "*", "a[0]"]
+    add(store, 1, {name: name + "." for name in names} | {"päth": {"ü": "q"}})
+    assert {name: groups(store, name)[1] for name in names} == {name: name + "." for name in names}
+    assert groups(store, "päth.ü") == {1: "q"}
+
+
+def test_data_with_odd_characters_spoils_no_other(store: Store) -> None:
+    for number, odd in enumerate(("\0", "\ud800", "😀", "é"), start=1):
+        add(store, number, {"text": odd, "country": "DE", "meta": {"odd": odd}})
+    assert groups(store, "country") == dict.fromkeys((1, 2, 3, 4), "DE")
+    assert groups(store, "meta.odd")[3] == "😀"
+
+
 def test_only_what_is_known_counts_and_of_each_task_the_newest(store: Store) -> None:
     add(store, 1, {"country": "DE"}, task_id=9, is_accepted=False, result=choice("blue"))
     add(store, 2, {"country": "FR"}, task_id=9)
@@ -70,7 +84,7 @@ def test_only_what_is_known_counts_and_of_each_task_the_newest(store: Store) -> 
     assert (group, shown.task_id, shown.annotated) == ("FR", 9, {"tag": {"red"}})
 
 
-@pytest.mark.parametrize("field", ["", 'a"b', "a\\b", "a\x00", "x" * 201])
+@pytest.mark.parametrize("field", ["", 'a"b', "a\\b", "a\x00", "a\ud800", "x" * 201])
 def test_a_name_that_no_field_has_is_refused(store: Store, field: str) -> None:
     with pytest.raises(BadRequestError, match="names no field"):
         groups(store, field)

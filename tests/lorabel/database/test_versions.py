@@ -80,3 +80,16 @@ def test_a_prediction_is_current_by_newer_heads_and_the_same_rules(name: str, fi
 )
 def test_a_served_name_has_a_version_and_the_number_of_the_rules(name: str, version: str, rules: int) -> None:
     assert (versions.without_heads(name), versions.rules_number(name)) == (version, rules)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "expected"),
+    [
+        ("p1.v2.h7", "p1.v2.h8.r3", "p1.v2.h7.r3"),
+        ("p1.v2.h7.r2", "p1.v2.h8.r3", "p1.v2.h7.r3"),
+        ("p1.v2.r2", "p1.v2", "p1.v2"),
+        ("p1.v2", "p1.v2", "p1.v2"),
+    ],
+)
+def test_a_name_with_the_rules_of_another(name: str, other: str, expected: str) -> None:
+    assert versions.with_rules_of(name, other) == expected

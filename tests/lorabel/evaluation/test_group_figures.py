@@ -48,6 +48,23 @@ def test_each_group_has_its_figures_and_too_few_cases_have_none() -> None:
     assert groups.differences == [] and groups.comparisons == 0
 
 
+def test_labels_of_one_task_have_no_interval_together() -> None:
+    """They are right or wrong together, so an interval for independent cases would be too narrow."""
+    both: dict[str, set[str]] = {"tag": {"a", "b"}}
+    several = [("DE", Shown(i, Outcome.UNCHANGED, {"tag": {"a"}}, both)) for i in range(20)]
+    ((group,), record) = (compare_groups(several).groups, groups_record("country", compare_groups(several)))
+    assert group.precision.interval is not None and group.recall.interval is None
+    assert (record["groups"][0]["recall"]["value"], record["groups"][0]["recall"]["low"]) == (0.5, None)
+
+
+def test_values_with_the_same_beginning_are_groups_of_their_own() -> None:
+    long = "https://example.com/" + "x" * 60
+    groups = compare_groups([*cases(long + "A.png", 60, 0), *cases(long + "B.png", 30, 30)])
+    assert [group.group[-5:] for group in groups.groups] == ["A.png", "B.png"]
+    text = difference_text("url", groups.differences[0])
+    assert "B.png" in text and "https://example.com/" in text and long not in text
+
+
 def test_a_group_that_differs_is_named_with_its_probability() -> None:
     groups = compare_groups([*cases("DE", 60, 0), *cases("FR", 30, 30)])
     found = {

@@ -9,6 +9,7 @@ from lorabel.labeling.label_config import RELATIONS_NAME
 from lorabel.labeling.regions import Region, choices, relation
 from lorabel.labeling.rule_binding import require_fit
 from lorabel.labeling.rule_file import read_rules
+from lorabel.labeling.rules import NO_RULES
 from lorabel.problems.base import Prediction
 from lorabel.problems.binding import bind
 
@@ -82,3 +83,31 @@ def test_a_task_that_cannot_be_read_stays_so() -> None:
     prediction = ruled(file, {"box": reason, "kinds": Prediction([choices("kinds", "image", ["day"])], 0.9)})
     assert prediction.unreadable == reason
     assert prediction.regions == [choices("kinds", "image", ["day"])]
+
+
+def test_nothing_is_shown_that_was_hidden_and_the_score_is_that_of_before() -> None:
+    config = CONFIG.replace('"choice-selected"', '"choice-unselected"')
+    bound = bind(config)
+    rules = require_fit(
+        read_rules('[[field]]\nname = "f"\nfield = "c"\nis = "DE"\nforbidden = ["night"]'), bound.config
+    )
+    answers: dict[str, Prediction | Unreadable] = {
+        "kinds": Prediction([choices("kinds", "image", ["night"])], 0.9, 0.8),
+        "light": Prediction([choices("light", "image", ["lamp"])], 0.1, 0.1),
+    }
+    prediction = merge_ruled(1, bound, rules, answers, {"c": "DE"})
+    assert (prediction.regions, prediction.score, prediction.margin) == ([], 0.9, 0.8)
+
+
+def test_regions_that_do_not_fit_are_counted_as_without_rules() -> None:
+    """The relation hangs in the air after its region was removed, which is no fault of the model."""
+    file = '[[field]]\nname = "f"\nfield = "c"\nis = "DE"\nforbidden = ["Dog"]'
+    rules = require_fit(read_rules(file), BOUND.config)
+    answers: dict[str, Prediction | Unreadable] = {
+        "box": Prediction([box("a", "Car"), box("b", "Dog"), box("c", "Cow")], 0.9),
+        RELATIONS_NAME: Prediction([relation("a", "b", "right", ["near"])], 0.9),
+    }
+    without = merge_ruled(1, BOUND, NO_RULES, dict(answers), {"c": "DE"})
+    ruled_by = merge_ruled(1, BOUND, rules, dict(answers), {"c": "DE"})
+    assert [region["id"] for region in ruled_by.regions] == ["a"]
+    assert ruled_by.dropped_regions == without.dropped_regions == 1

@@ -74,6 +74,19 @@ def test_what_cannot_be_measured_has_no_size(value: Any) -> None:
     assert [size_in({"value": value}, unit) for unit in ("characters", "seconds", "frames")] == [None] * 3
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"x": 5, "y": 20, "width": 0, "height": 10},
+        {"x": 195, "y": 20, "width": 10, "height": 10},
+        {"points": [[1, 1], [5, 1], [9, 1]]},
+    ],
+    ids=["line", "outside", "points"],
+)
+def test_what_has_no_area_is_smaller_than_anything(place: dict[str, Any]) -> None:
+    assert sizes({"value": place, "original_width": 200, "original_height": 100}) == [0] * 6
+
+
 def test_each_control_tag_has_the_units_of_its_regions() -> None:
     config = parse(
         '<View><Image name="i" value="$i"/><Text name="t" value="$t"/><Video name="v" value="$v"/>'

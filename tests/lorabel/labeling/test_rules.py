@@ -179,7 +179,6 @@ def test_a_text_that_is_too_long_to_be_matched_goes() -> None:
     rules = '[[pattern]]\nname = "any"\ntag = "plate"\nmatches = ".*"'
     _, (removal,) = applied(rules, [textarea("plate", "image", ["a" * 10_001])])
     assert removal.why == "it has more than 10000 characters"
-    assert len(removal.what) < 100
 
 
 @pytest.mark.parametrize(
