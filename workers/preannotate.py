@@ -23,7 +23,7 @@ from lorabel.database.tables import BulkRun, RunState, now
 from lorabel.database.versions import is_current, with_rules_of, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
-from lorabel.inference.begun import is_begun_since, results_to_go_on_with
+from lorabel.inference.begun import is_begun_since, results_of_tasks
 from lorabel.inference.requests import Unreadable
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
@@ -204,7 +204,7 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     if not tasks:
         return True
     resolve = context.resolver()
-    annotated = results_to_go_on_with(context.services.store, model, [task.task_id for task in tasks])
+    annotated = results_of_tasks(model, [task.annotations for task in tasks])
     data = [task.data for task in tasks]
     predictions = prediction.predict(model, data, resolve, context.caller(), annotated)
     by_task = {task.task_id: predicted for task, predicted in zip(tasks, predictions, strict=True)}

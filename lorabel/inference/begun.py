@@ -24,7 +24,7 @@ def results_to_go_on_with(store: Store, model: ProjectModel, task_ids: Sequence[
 
     Empty where no control tag is gone on with; tracks are only with the setting MODEL_TRACKER.
     """
-    if not any(_follows(model, each) or _has_begun(each) for each in model.bound.bindings):
+    if not _goes_on(model):
         return []
     query = (
         select(Annotation.task_id, Annotation.result)
@@ -36,6 +36,17 @@ def results_to_go_on_with(store: Store, model: ProjectModel, task_ids: Sequence[
         for task_id, result in session.execute(query):
             by_task[task_id] += [result] if isinstance(result, list) else []
     return [by_task[task_id] for task_id in task_ids]
+
+
+def results_of_tasks(
+    model: ProjectModel, annotations: Sequence[Sequence[Mapping[str, Any]]]
+) -> list[list[list[Region]]]:
+    """Return the same of annotations as Label Studio gives them: their events may not have been applied yet.
+
+    Args:
+        annotations: of each task, skipped ones too.
+    """
+    return [_usable_results(of_task) for of_task in annotations] if _goes_on(model) else []
 
 
 def is_begun_since(
@@ -50,14 +61,21 @@ def is_begun_since(
         annotations: of the task, as Label Studio gives them, skipped ones too.
         predicted_at: when the newest prediction was written, by Label Studio's clock.
     """
-    results = [
+    newer = [each for each in annotations if datetime.fromisoformat(each["updated_at"]) > predicted_at]
+    results = _usable_results(newer)
+    return bool(results) and any(_is_begun(model, each, data, results) for each in model.bound.bindings)
+
+
+def _usable_results(annotations: Sequence[Mapping[str, Any]]) -> list[list[Region]]:
+    return [
         annotation["result"]
         for annotation in annotations
-        if isinstance(annotation["result"], list)
-        and not annotation["was_cancelled"]
-        and datetime.fromisoformat(annotation["updated_at"]) > predicted_at
+        if isinstance(annotation["result"], list) and not annotation["was_cancelled"]
     ]
-    return bool(results) and any(_is_begun(model, each, data, results) for each in model.bound.bindings)
+
+
+def _goes_on(model: ProjectModel) -> bool:
+    return any(_follows(model, each) or _has_begun(each) for each in model.bound.bindings)
 
 
 def _is_begun(model: ProjectModel, binding: Problem, data: TaskData, results: list[list[Region]]) -> bool:

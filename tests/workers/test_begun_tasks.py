@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorabel.database import projects
-from lorabel.database.tables import Annotation, now
+from lorabel.database.tables import now
 from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio
 from tests.lorabel.inference.test_begun import CONFIG, TRACKING, drawn
@@ -36,8 +36,7 @@ def test_a_task_is_predicted_again_once_after_a_box_was_drawn_in_it(
     submitted_at = now() + timedelta(microseconds=1)
     annotation = {"id": 1, "result": drawn(10), "was_cancelled": False, "updated_at": submitted_at.isoformat()}
     label_studio.tasks[0]["annotations"] = [annotation]
-    with services.store.write() as session:
-        session.add(Annotation(id=1, project_id=1, task_id=1, result=drawn(10)))
+    # Its event has not been applied yet.
     assert counts(preannotate_tasks(following)) == ("finished", 1, 1, 0)
     assert [len(row.input["begun"]) for row in model_server.rows] == [0, 0, 1]
     assert [len(each["predictions"]) for each in label_studio.tasks] == [1, 1], "the old one is deleted"

@@ -113,7 +113,7 @@ def test_a_request_that_failed_leaves_nothing_in_memory() -> None:
 
 
 class OddError(Exception):
-    raised: "ClassVar[list[weakref.ref[OddError]]]" = []
+    raised: ClassVar[list["weakref.ref[OddError]"]] = []
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
