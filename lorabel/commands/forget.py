@@ -14,6 +14,7 @@ import typer
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from lorabel.commands import embedded_redis
 from lorabel.commands.context import CommandContext, new_table, open_context, print_json
 from lorabel.database import forgetting, projects
 from lorabel.database.adapter_folders import AdapterFolders
@@ -27,6 +28,7 @@ from lorabel.errors import NotFoundError, SettingsError
 from lorabel.settings import Settings
 
 TRACKING = "tracking"
+REDIS_ANSWER_S = 10.0
 ELSEWHERE = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 
 
@@ -160,17 +162,17 @@ def _clean_redis(settings: Settings, project_id: int, places: Places) -> None:
     """Delete jobs, and have the embedded Redis write its files anew. Its data that were set aside go, too."""
     broken = settings.data_dir.absolute() / "redis.broken"
     shutil.rmtree(broken, ignore_errors=True)
-    jobs = Jobs(settings)
+    if settings.redis_url is None and not embedded_redis.is_listening(settings):
+        # It only carries jobs that the database knows.
+        shutil.rmtree(settings.data_dir.absolute() / "redis", ignore_errors=True)
+        return
+    jobs = Jobs(settings, REDIS_ANSWER_S)
     try:
         places.deleted["jobs in Redis"] = remove_jobs(jobs, project_id)
         if settings.redis_url is None and not rewrite_files(jobs):
             places.left.append("Redis is still writing its files anew: run the command again")
     except RedisError as error:
-        if settings.redis_url is not None:
-            places.left.append(f"jobs in Redis, which cannot be reached ({error}): run the command again")
-        else:
-            # It is not running, and only carries jobs that the database knows.
-            shutil.rmtree(settings.data_dir.absolute() / "redis", ignore_errors=True)
+        places.left.append(f"jobs in Redis, which does not do what it is asked ({error}): run the command again")
     finally:
         jobs.redis.close()
 
