@@ -1,7 +1,9 @@
 """Tokens are in the database encrypted only, with keys that can be changed, and a wrong key says what to do."""
 
+import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,48 @@ def test_rotate_encrypts_every_token_with_a_new_key(
     assert former.strip() not in (settings.data_dir / FILE).read_text()
     assert opened(store, settings) == TOKEN
     assert stored_tokens.check(store) == 1
+
+
+def test_rotations_at_once_wait_for_each_other_and_lose_no_token(settings: Settings, store: Store) -> None:
+    projects.upsert(store, 1, label_studio_url=URL, api_key=TOKEN)
+    former = (settings.data_dir / FILE).read_text().strip()
+
+    def rotate(_: int) -> None:
+        with Keyring.of(settings).rotation():
+            stored_tokens.seal_again(store)
+            assert store.keyring.check().startswith("2 in ")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(rotate, range(8)))
+    assert opened(store, settings) == TOKEN
+    keys = (settings.data_dir / FILE).read_text().split()
+    assert len(keys) == 1 and keys != [former]
+
+
+def test_a_rotation_that_fails_keeps_every_key(settings: Settings, store: Store) -> None:
+    projects.upsert(store, 1, label_studio_url=URL, api_key=TOKEN)
+    with pytest.raises(KeyboardInterrupt), store.keyring.rotation():
+        raise KeyboardInterrupt
+    assert opened(store, settings) == TOKEN
+
+
+def test_no_new_key_is_made_where_tokens_have_another(settings: Settings, store: Store) -> None:
+    projects.upsert(store, 1, label_studio_url=URL, api_key=TOKEN)
+    (settings.data_dir / FILE).rename(settings.data_dir / "elsewhere")
+    with pytest.raises(SecretKeyError, match=r"is missing; put the file back .* if it is lost, `lorabel keys new"):
+        projects.upsert(store, 2, label_studio_url=URL, api_key=TOKEN)
+    assert not (settings.data_dir / FILE).exists()
+    (settings.data_dir / "elsewhere").rename(settings.data_dir / FILE)
+    assert opened(store, settings) == TOKEN
+
+
+def test_a_key_that_cannot_be_written_is_an_error_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "this file system has no links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(SecretKeyError, match="this file system has no links; set LORABEL_SECRET_KEY instead"):
+        Keyring.of(Settings(data_dir=tmp_path)).seal(TOKEN)
+    assert list(tmp_path.iterdir()) == []
