@@ -126,8 +126,8 @@ class Keyring:
 
     def fits(self, stored: str | None, text: str | None) -> bool:
         """Whether a stored text is this one, encrypted so that it can be decrypted."""
-        if stored is None or text is None:
-            return stored is text
+        if not stored or not text:
+            return stored == text
         try:
             return is_sealed(stored) and self.open(stored) == text
         except SecretKeyError:

@@ -136,7 +136,7 @@ def upsert(store: Store, project_id: int, **columns: Any) -> Project:
             set_label_config(project, columns.pop("label_config"))
         for name, value in columns.items():
             if not _has(store, project, name, value):
-                is_secret = name in TOKENS and value is not None
+                is_secret = name in TOKENS and bool(value)
                 setattr(project, name, _sealed(store, session, value) if is_secret else value)
     return project
 

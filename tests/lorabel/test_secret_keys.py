@@ -12,10 +12,13 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from lorabel.commands.cli import app
+from lorabel.contracts import MediaRef
 from lorabel.database import projects, stored_tokens
 from lorabel.database.store import Store
 from lorabel.errors import SecretKeyError
 from lorabel.label_studio.access import label_studio_access
+from lorabel.label_studio.media_authorizations import Authorizations
+from lorabel.label_studio.project_titles import project_titles
 from lorabel.secret_keys import FILE, Keyring, new_key
 from lorabel.settings import Settings
 from tests.backend import requests
@@ -52,6 +55,7 @@ def test_the_same_token_is_not_written_again(store: Store) -> None:
     first = projects.upsert(store, 1, api_key=TOKEN)
     assert projects.upsert(store, 1, api_key=TOKEN).api_key == first.api_key
     assert projects.upsert(store, 1, api_key=None).api_key is None
+    assert projects.upsert(store, 1, api_key="").api_key == ""
 
 
 def test_tokens_of_an_older_version_are_encrypted_by_the_migration(settings: Settings, store: Store) -> None:
@@ -156,3 +160,18 @@ def test_a_key_that_cannot_be_written_is_an_error_of_the_key(
     with pytest.raises(SecretKeyError, match="this file system has no links; set LORABEL_SECRET_KEY instead"):
         Keyring.of(Settings(data_dir=tmp_path)).seal(TOKEN)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_wrong_key_whatever_needs_no_token_goes_on(settings: Settings, store: Store) -> None:
+    projects.upsert(store, 1, label_studio_url=URL, api_key=TOKEN)
+    project = projects.upsert(store, 2, hostname=URL, setup_token=TOKEN)
+    other = keys_in(new_key(), folder=settings.data_dir)
+    refused: list[int] = []
+    for row in (projects.upsert(store, 1), project):
+        access = label_studio_access(row, other)
+        assert access is not None and access.url == URL
+        resolve = Authorizations().resolver(row, other, lambda: refused.append(len(refused)))
+        media = resolve(MediaRef(url="/data/upload/1/a.png"))
+        assert (media.url, media.authorization) == (f"{URL}/data/upload/1/a.png", None)
+    assert refused == [0, 1]
+    assert project_titles([projects.upsert(store, 1), project], other) == {}
