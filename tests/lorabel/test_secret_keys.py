@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 from lorabel.commands.cli import app
 from lorabel.contracts import MediaRef
 from lorabel.database import projects, stored_tokens
+from lorabel.database import store as database_store
+from lorabel.database.erasure import erase_deleted
 from lorabel.database.store import Store
 from lorabel.errors import SecretKeyError
 from lorabel.label_studio.access import label_studio_access
@@ -175,3 +178,39 @@ def test_with_a_wrong_key_whatever_needs_no_token_goes_on(settings: Settings, st
         assert (media.url, media.authorization) == (f"{URL}/data/upload/1/a.png", None)
     assert refused == [0, 1]
     assert project_titles([projects.upsert(store, 1), project], other) == {}
+
+
+def test_a_database_that_is_in_use_is_written_anew_at_the_next_start(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not store.is_sqlite:
+        pytest.skip("PostgreSQL's files are not written anew")
+    monkeypatch.setattr(database_store, "CHECKPOINT_S", 0.1)
+    monkeypatch.setattr(database_store, "BUSY_TIMEOUT_S", 0)
+    store.close()  # the next connections wait no longer
+    projects.upsert(store, 1, label_studio_url=URL, label_config=requests.CONFIG)
+    with store.write() as session:
+        session.execute(text(f"UPDATE project SET api_key = '{TOKEN}'"))
+        session.execute(text("UPDATE alembic_version SET version_num = '0018'"))
+    with store.read() as reader:
+        reader.execute(text("SELECT 1 FROM project")).all()
+        store.migrate()
+    assert in_files(settings.data_dir, TOKEN)
+    store.migrate()
+    assert in_files(settings.data_dir, TOKEN) == []
+    assert opened(store, settings) == TOKEN
+
+
+def test_a_database_that_another_process_writes_is_left_and_said_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not store.is_sqlite:
+        pytest.skip("PostgreSQL's files are not written anew")
+    monkeypatch.setattr(database_store, "BUSY_TIMEOUT_S", 0)
+    store.close()  # the next connections wait no longer
+    other = sqlite3.connect(store.engine.url.database or "", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    left = erase_deleted(store, ["event"])
+    other.close()
+    assert left is not None and left.endswith("run the command again")
+    assert erase_deleted(store, ["event"]) is None
