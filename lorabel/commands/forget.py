@@ -125,6 +125,8 @@ def _delete(
     removed = folders.remove_all() if subject.is_project else folders.remove_stale(context.store)
     places.deleted["folders of adapters and heads"] = removed
     _remove_tracking(context.settings, project_id, subject, places)
+    if subject.is_project or is_retraining:
+        _name_artifacts(context.settings, project_id, places)
     places.deleted["logs that were emptied"] = _empty_logs(context.settings)
     _clean_redis(context.settings, project_id, places)
     left = erase_deleted(context.store, forgetting.tables())
@@ -144,9 +146,17 @@ def _remove_tracking(settings: Settings, project_id: int, subject: Subject, plac
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     places.deleted["curves of runs"] = len(folders)
-    if settings.tracker in ELSEWHERE:
-        where = ELSEWHERE[settings.tracker]
-        places.left.append(f"{where} has the curves of its runs, named p{project_id}.run*: delete them there")
+
+
+def _name_artifacts(settings: Settings, project_id: int, places: Places) -> None:
+    """Say where other programs may have adapters and curves, which only they can delete."""
+    folder = settings.data_dir.absolute() / TRACKING / "wandb"
+    runs = f"adapters and curves of its runs, named p{project_id}.run*"
+    for tracker, where in ELSEWHERE.items():
+        has_files = tracker == "wandb" and folder.exists()
+        if settings.tracker == tracker or has_files:
+            files = f", and their files in {folder}" if has_files else ""
+            places.left.append(f"{where} may have {runs}: delete them there{files}")
 
 
 def _empty_logs(settings: Settings) -> int:

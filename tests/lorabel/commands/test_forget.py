@@ -1,10 +1,11 @@
-"""The embedded Redis's files are removed only where no Redis runs that writes them."""
+"""The embedded Redis's files are removed only where none runs that writes them; what trackers have is named."""
 
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 
@@ -42,3 +43,19 @@ def test_files_of_a_redis_that_has_ended_are_removed(embedded: Settings, is_kill
     places = Places()
     forget._clean_redis(embedded, 1, places)
     assert not (embedded.data_dir / "redis").exists() and places.left == []
+
+
+@pytest.mark.parametrize(("tracker", "where"), [("wandb", "Weights & Biases"), ("mlflow", "MLflow")])
+def test_adapters_that_a_tracker_has_are_named(tmp_path: Path, tracker: Any, where: str) -> None:
+    places = Places()
+    forget._name_artifacts(Settings(data_dir=tmp_path, tracker=tracker), 3, places)
+    assert places.left == [f"{where} may have adapters and curves of its runs, named p3.run*: delete them there"]
+
+
+def test_adapters_that_a_former_tracker_has_are_named_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "tracking" / "wandb").mkdir(parents=True)
+    places = Places()
+    forget._name_artifacts(Settings(data_dir=tmp_path), 3, places)
+    assert len(places.left) == 1 and places.left[0].endswith(
+        f"and their files in {tmp_path / 'tracking' / 'wandb'}"
+    )
