@@ -34,14 +34,27 @@ def _matches(pattern: str) -> Callable[[str], Iterator[Range]]:
 
 # Bounded repetitions only, so that no text takes long.
 _emails = _matches(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}")
+# With the spaces at which lines do not break.
+SPACES = " \u00a0\u202f"
+# After a colon follows a number of something (`Tel:030...`), after a digit and a colon a time or a port.
+_ALONE = rf"(?<![\w.,/+-])(?<!\d[:{SPACES}])"
+_DATE = r"(?:0?[1-9]|[12]\d|3[01])([./-])(?:0?[1-9]|1[0-2])\1(?:\d{4}|\d{2})(?![./-]?\d)"
 _phones = _matches(
-    r"(?<![\w.+])(?<!\d[ ])(?:\+|00)[1-9](?:[ ./()-]{0,2}\d){6,14}(?!\w)"
-    r"|(?<![\w.,:/+-])(?<!\d[ ])\(?0\d(?:[ ./()-]{0,2}\d){5,12}(?!\w)"
-    r"|(?<![\w.,:/+-])(?<!\d[ ])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\w)"
+    rf"(?<![\w.+])(?<!\d[{SPACES}])(?:\+|00)[1-9](?:[{SPACES}./()-]{{0,2}}\d){{6,14}}(?!\w)"
+    rf"|{_ALONE}(?!{_DATE})\(?0\d(?:[{SPACES}./()-]{{0,2}}\d){{5,12}}(?!\w)"
+    rf"|{_ALONE}(?:1[{SPACES}.-])?\(?\d{{3}}\)?[{SPACES}.-]\d{{3}}[{SPACES}.-]\d{{4}}(?!\w)"
 )
-_iban_like = _matches(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}")
+_iban_like = _matches(
+    rf"(?<!\w)(?:[A-Z]{{2}}\d{{2}}(?:[{SPACES}-]?[A-Z0-9]){{11,30}}"
+    rf"|[a-z]{{2}}\d{{2}}(?:[{SPACES}-]?[a-z0-9]){{11,30}})"
+)
+_iban_separators = re.compile(rf"[{SPACES}-]")
 _groups = re.compile(r"\d+")
-_ip_like = _matches(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4})(?![\w:])")
+# An address of four numbers may have a port, or a colon before it.
+_ip_like = _matches(
+    r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)"
+    r"|(?<![\w.:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]|\.\d)"
+)
 
 
 def _ibans(text: str) -> Iterator[Range]:
@@ -54,8 +67,11 @@ def _ibans(text: str) -> Iterator[Range]:
 
 
 def _is_iban(text: str) -> bool:
-    compact = text.replace(" ", "")
-    if not SHORTEST_IBAN <= len(compact) <= LONGEST_IBAN or text.endswith(" ") or not compact.isascii():
+    compact = _iban_separators.sub("", text)
+    if not SHORTEST_IBAN <= len(compact) <= LONGEST_IBAN or not text[-1].isalnum() or not compact.isascii():
+        return False
+    # Of many words in small letters after two letters and digits, some have right check digits.
+    if compact.islower() and 2 * sum(map(str.isdigit, compact)) < len(compact):
         return False
     return int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1
 
@@ -77,7 +93,7 @@ def _card_end(text: str, groups: Sequence[Range], first: int) -> int | None:
     """Where a card's number ends that begins with a group; None if none does."""
     start, digits, end = groups[first][0], 0, None
     for index in range(first, min(first + LONGEST_CARD, len(groups))):
-        if index > first and text[groups[index - 1][1] : groups[index][0]] not in (" ", "-"):
+        if index > first and text[groups[index - 1][1] : groups[index][0]] not in (*SPACES, "-"):
             break
         digits += groups[index][1] - groups[index][0]
         if SHORTEST_CARD <= digits <= LONGEST_CARD and _has_luhn_digit(text[start : groups[index][1]]):
@@ -185,7 +201,7 @@ def masked_characters(text: str) -> str:
 def masked_part(text: str, secrets: Iterable[str]) -> str:
     """A part of a longer text, without what it has of the secrets in that text: it may begin or end inside one."""
     for secret in secrets:
-        if text in secret:
+        if len(text) >= SHORTEST_PART and text in secret:
             return masked_characters(text)
         text = text.replace(secret, masked_characters(secret))
         longest = min(len(text), len(secret)) - 1

@@ -5,9 +5,11 @@ in LORABEL_SECRET_KEY, comma-separated, or else in DATA_DIR/secret.key, a line e
 needed. The first key encrypts, and each of them decrypts.
 """
 
+import fcntl
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -80,6 +82,20 @@ class Keyring:
         """Where the keys are, for people."""
         return VARIABLE if self.file is None else str(self.file)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no key yet, or none any more."""
+        return self.file is not None and not self.file.exists()
+
+    def require(self) -> None:
+        """Check that there is a key, where something is encrypted already.
+
+        Raises:
+            SecretKeyError: the file is missing. A new one would decrypt nothing of what is stored.
+        """
+        if self.is_missing:
+            raise SecretKeyError(f"a token is encrypted, and {self.file} with its key is missing; {_remedy(self)}")
+
     def seal(self, text: str) -> str:
         """Encrypt a text.
 
@@ -100,8 +116,7 @@ class Keyring:
 
         if not is_sealed(stored):
             return stored
-        if self.file is not None and not self.file.exists():
-            raise SecretKeyError(f"a token is encrypted, and {self.file} with its key is missing; {_remedy(self)}")
+        self.require()
         try:
             return self._fernet().decrypt(stored.removeprefix(PREFIX).encode()).decode()
         except InvalidToken:
@@ -111,22 +126,31 @@ class Keyring:
 
     def fits(self, stored: str | None, text: str | None) -> bool:
         """Whether a stored text is this one, encrypted so that it can be decrypted."""
-        if stored is None or text is None:
-            return stored is text
+        if not stored or not text:
+            return stored == text
         try:
             return is_sealed(stored) and self.open(stored) == text
         except SecretKeyError:
             return False
 
-    def add_new(self) -> None:
-        """Put a new key before those in the file. Keys that are in LORABEL_SECRET_KEY stay as they are."""
-        if self.file is not None:
-            _replace(self.file, [new_key(), *self._read()])
+    @contextmanager
+    def rotation(self) -> Iterator[None]:
+        """A block that encrypts everything anew, with a new key before those in the file; these go at its end.
 
-    def keep_first(self) -> None:
-        """Remove all keys but the first from the file, since nothing is encrypted with them any more."""
-        if self.file is not None:
-            _replace(self.file, self._read()[:1])
+        Other processes wait that rotate, too. If the block raises, all keys stay, and so do those that are in
+        LORABEL_SECRET_KEY.
+
+        Raises:
+            SecretKeyError: the file cannot be read, written or locked.
+        """
+        if self.file is None:
+            yield
+            return
+        with _locked(self.file):
+            former = self._read()
+            _replace(self.file, [new_key(), *former])
+            yield
+            _replace(self.file, [key for key in self._read() if key not in former])
 
     def check(self) -> str:
         """Check the keys, for `lorabel doctor`. Returns where they are.
@@ -169,8 +193,8 @@ def _remedy(keyring: Keyring) -> str:
             "again for each project"
         )
     return (
-        f"put the file back from where you keep its copy (or set {VARIABLE} to the key that was in use), or run "
-        "`lorabel connect` again for each project"
+        f"put the file back from where you keep its copy (or set {VARIABLE} to the key that was in use); if it is "
+        f"lost, `lorabel keys new > {keyring.file}`, `chmod 600` it, and `lorabel connect` again for each project"
     )
 
 
@@ -189,18 +213,40 @@ def _check(key: str, origin: str) -> None:
 def _write_new(file: Path, key: str) -> None:
     """Write the file unless another process has just done it: then the other's key is used."""
     make_private(file.parent)
-    temporary = _temporary(file, [key])
-    try:
-        os.link(temporary, file)
-    except FileExistsError:
-        pass  # its key is read next
-    finally:
-        temporary.unlink()
+    with _writing(file):
+        temporary = _temporary(file, [key])
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            pass  # its key is read next
+        finally:
+            temporary.unlink()
 
 
 def _replace(file: Path, keys: Sequence[str]) -> None:
+    with _writing(file):
+        _temporary(file, keys).replace(file)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
     make_private(file.parent)
-    _temporary(file, keys).replace(file)
+    with _writing(file):
+        descriptor = os.open(file.with_name(f".{file.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with _writing(file):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SecretKeyError(f"{file} cannot be written: {error}; set {VARIABLE} instead") from error
 
 
 def _temporary(file: Path, keys: Sequence[str]) -> Path:

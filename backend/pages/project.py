@@ -256,8 +256,9 @@ def _buckets(answers: Sequence[Answer], annotations: int) -> list[tuple[str, int
         For each the numbers of its annotations in words, the number of the last of them, how many were shown, how
         many of these were accepted unchanged; and the interval of that share.
     """
+    last = max(annotations, len(answers))  # the count may be older than the answers
     numbered = [
-        (annotations - place, answer.outcome is Outcome.UNCHANGED)
+        (last - place, answer.outcome is Outcome.UNCHANGED)
         for place, answer in enumerate(answers)
         if answer.outcome is not None
     ][::-1]

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from lorabel.settings import LONGEST_SOCKET_PATH, Settings
 log = logging.getLogger(__name__)
 
 SET_ASIDE_EVERY_S = 60.0
+CONNECT_S = 5.0
 
 
 class EmbeddedRedis:
@@ -67,6 +69,19 @@ class EmbeddedRedis:
             "starts without them. No work is lost: the database has all of it",
             *(exit_status, self.broken_folder),
         )
+
+
+def is_listening(settings: Settings) -> bool:
+    """Whether the embedded Redis runs: something listens on its socket, however long it takes to answer."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(CONNECT_S)
+        try:
+            connection.connect(str(settings.redis_socket))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _make_socket_folder(settings: Settings) -> None:

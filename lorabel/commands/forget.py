@@ -14,6 +14,7 @@ import typer
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from lorabel.commands import embedded_redis
 from lorabel.commands.context import CommandContext, new_table, open_context, print_json
 from lorabel.database import forgetting, projects
 from lorabel.database.adapter_folders import AdapterFolders
@@ -27,6 +28,7 @@ from lorabel.errors import NotFoundError, SettingsError
 from lorabel.settings import Settings
 
 TRACKING = "tracking"
+REDIS_ANSWER_S = 10.0
 ELSEWHERE = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 
 
@@ -123,6 +125,8 @@ def _delete(
     removed = folders.remove_all() if subject.is_project else folders.remove_stale(context.store)
     places.deleted["folders of adapters and heads"] = removed
     _remove_tracking(context.settings, project_id, subject, places)
+    if subject.is_project or is_retraining:
+        _name_artifacts(context.settings, project_id, places)
     places.deleted["logs that were emptied"] = _empty_logs(context.settings)
     _clean_redis(context.settings, project_id, places)
     left = erase_deleted(context.store, forgetting.tables())
@@ -142,9 +146,17 @@ def _remove_tracking(settings: Settings, project_id: int, subject: Subject, plac
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     places.deleted["curves of runs"] = len(folders)
-    if settings.tracker in ELSEWHERE:
-        where = ELSEWHERE[settings.tracker]
-        places.left.append(f"{where} has the curves of its runs, named p{project_id}.run*: delete them there")
+
+
+def _name_artifacts(settings: Settings, project_id: int, places: Places) -> None:
+    """Say where other programs may have adapters and curves, which only they can delete."""
+    folder = settings.data_dir.absolute() / TRACKING / "wandb"
+    runs = f"adapters and curves of its runs, named p{project_id}.run*"
+    for tracker, where in ELSEWHERE.items():
+        has_files = tracker == "wandb" and folder.exists()
+        if settings.tracker == tracker or has_files:
+            files = f", and their files in {folder}" if has_files else ""
+            places.left.append(f"{where} may have {runs}: delete them there{files}")
 
 
 def _empty_logs(settings: Settings) -> int:
@@ -160,17 +172,17 @@ def _clean_redis(settings: Settings, project_id: int, places: Places) -> None:
     """Delete jobs, and have the embedded Redis write its files anew. Its data that were set aside go, too."""
     broken = settings.data_dir.absolute() / "redis.broken"
     shutil.rmtree(broken, ignore_errors=True)
-    jobs = Jobs(settings)
+    if settings.redis_url is None and not embedded_redis.is_listening(settings):
+        # It only carries jobs that the database knows.
+        shutil.rmtree(settings.data_dir.absolute() / "redis", ignore_errors=True)
+        return
+    jobs = Jobs(settings, REDIS_ANSWER_S)
     try:
         places.deleted["jobs in Redis"] = remove_jobs(jobs, project_id)
         if settings.redis_url is None and not rewrite_files(jobs):
             places.left.append("Redis is still writing its files anew: run the command again")
     except RedisError as error:
-        if settings.redis_url is not None:
-            places.left.append(f"jobs in Redis, which cannot be reached ({error}): run the command again")
-        else:
-            # It is not running, and only carries jobs that the database knows.
-            shutil.rmtree(settings.data_dir.absolute() / "redis", ignore_errors=True)
+        places.left.append(f"jobs in Redis, which does not do what it is asked ({error}): run the command again")
     finally:
         jobs.redis.close()
 

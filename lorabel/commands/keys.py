@@ -16,9 +16,8 @@ def rotate() -> None:
     with open_context() as context:
         keyring = context.store.keyring
         stored_tokens.check(context.store)
-        keyring.add_new()
-        count = stored_tokens.seal_again(context.store)
-        keyring.keep_first()
+        with keyring.rotation():
+            count = stored_tokens.seal_again(context.store)
         if context.store.is_sqlite:
             context.store.compact()
         origin = keyring.origin

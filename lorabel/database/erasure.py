@@ -26,7 +26,11 @@ def erase_deleted(store: Store, tables: Collection[str]) -> str | None:
         What is left to do, a sentence; None if nothing is.
     """
     if store.is_sqlite:
-        return None if store.compact() else "other processes read the database: run the command again"
+        return (
+            None
+            if store.compact()
+            else "other processes use the database, or its disk is full: run the command again"
+        )
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in sorted(tables):
             connection.execute(text(f'VACUUM "{table}"'))

@@ -8,11 +8,11 @@ Tables are found by their columns: a new table with `project_id`, or with `task_
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Table, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Row, Table, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from lorabel.database import forgotten_events, forgotten_learning, projects, vocabularies
@@ -33,6 +33,7 @@ from lorabel.database.tables import (
     RunState,
     TrainingRun,
     TypedInstruction,
+    now,
 )
 from lorabel.database.training_runs import ACTIVE
 
@@ -74,7 +75,9 @@ def forget(
         return _count_project(store, project_id) if is_dry else _forget_project(store, project_id)
     with store.read() as session:
         # Before the lock: to read all events of a project may take long.
-        seen = forgotten_events.look(session, projects.get(session, project_id), subject)
+        project = projects.get(session, project_id)
+        annotation_ids = frozenset(row.id for row in _annotations_of(session, project, subject))
+        seen = forgotten_events.look(session, project, replace(subject, annotation_ids=annotation_ids))
     with store.write() as session:
         project = projects.get(session, project_id, is_locked=True)
         forgotten = _Part(session, project, subject, seen).forget()
@@ -135,18 +138,23 @@ def _delete_active_runs(session: Session, project: Project) -> int:
     )
 
 
+def _annotations_of(session: Session, project: Project, subject: Subject) -> Sequence[Row[int, int | None]]:
+    """Ids of a subject's annotations, each with its task's."""
+    mine = [Annotation.project_id == project.id]
+    if subject.task_id is not None:
+        mine.append(Annotation.task_id == subject.task_id)
+    if subject.annotator_id is not None:
+        mine.append(Annotation.completed_by == subject.annotator_id)
+    return session.execute(select(Annotation.id, Annotation.task_id).where(*mine)).all()
+
+
 class _Part:
     """Forgets a task, or what an annotator did. The project's row is locked."""
 
     def __init__(self, session: Session, project: Project, subject: Subject, seen: Seen) -> None:
         self.session, self.project, self.subject, self.seen = session, project, subject, seen
         self.rows: Counter[str] = Counter()
-        mine = [Annotation.project_id == project.id]
-        if subject.task_id is not None:
-            mine.append(Annotation.task_id == subject.task_id)
-        if subject.annotator_id is not None:
-            mine.append(Annotation.completed_by == subject.annotator_id)
-        annotations = session.execute(select(Annotation.id, Annotation.task_id).where(*mine)).all()
+        annotations = _annotations_of(session, project, subject)
         self.annotation_ids = frozenset(row.id for row in annotations) | seen.annotation_ids
         named = set() if subject.task_id is None else {subject.task_id}
         self.task_ids = frozenset(row.task_id for row in annotations if row.task_id is not None) | named
@@ -155,8 +163,11 @@ class _Part:
         session, project = self.session, self.project
         learned = forgotten_learning.learned_versions(session, project, self.annotation_ids)
         # A training run that computes may have read what is forgotten; the sweep queues another when it is due.
-        training = _table(TrainingRun)
-        active_runs = _delete(session, training, training.c.project_id == project.id, training.c.state.in_(ACTIVE))
+        # Its row stays, since its worker must not find another run under its id.
+        active = (TrainingRun.project_id == project.id, TrainingRun.state.in_(ACTIVE))
+        cancelling = update(TrainingRun).where(*active)
+        cancelling = cancelling.values(state=RunState.CANCELLED, finished_at=now(), seconds_left=None)
+        active_runs = _count(session.execute(cancelling))
         self.rows["training_run"] += active_runs
         self._forget_in_runs()
         subject = Subject(self.subject.task_id, self.subject.annotator_id, self.annotation_ids)
@@ -239,7 +250,7 @@ class _Part:
         }
 
     def _forget_in_bulk_runs(self, task_id: int) -> None:
-        """A run of this task alone is deleted; a run of many goes on without it."""
+        """A run of this task alone is cancelled; a run of many goes on without it."""
         for run in self.session.scalars(select(BulkRun).where(BulkRun.project_id == self.project.id)):
             failures = [failure for failure in run.failures if failure.get("task_id") != task_id]
             is_named = run.task_ids is not None and task_id in run.task_ids
@@ -250,7 +261,7 @@ class _Part:
             if run.task_ids is not None:
                 run.task_ids = [id_ for id_ in run.task_ids if id_ != task_id]
                 if not run.task_ids and run.state in (RunState.QUEUED, RunState.RUNNING):
-                    self.session.delete(run)
+                    run.state, run.finished_at = RunState.CANCELLED, now()
 
 
 def tables() -> list[str]:

@@ -45,6 +45,7 @@ LOOKAHEAD_JOB = "workers.lookahead.look_ahead"
 JOB_FUNCTIONS = frozenset({COLLECT_JOB, FINETUNE_JOB, *BULK_JOBS.values(), LOOKAHEAD_JOB})
 FAILURE_TTL_S = 24 * 3600
 LOOKAHEAD_PAUSE_S = 1.0
+ANSWER_S = 0.3
 MOST_LOOKED_AHEAD = 10_000
 COLLECT_LINGER_S = 0.2  # from the time when the job first reads pending events to the last time
 
@@ -52,10 +53,13 @@ COLLECT_LINGER_S = 0.2  # from the time when the job first reads pending events 
 class Jobs:
     """Puts jobs on the queues. Thread-safe.
 
-    Errors of Redis are logged and returned as False. Connecting takes 0.2 s at most, each answer 0.3 s.
+    Errors of Redis are logged and returned as False. Connecting takes 0.2 s at most.
+
+    Args:
+        answer_s: seconds that each answer may take; what serves a request cannot wait long.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, answer_s: float = ANSWER_S) -> None:
         self._is_looking_ahead = settings.ahead_tasks > 0
         self._collected_until = 0.0
         # Projects whose look-ahead was queued, or found waiting, a moment ago.
@@ -64,7 +68,7 @@ class Jobs:
         self.redis = Redis.from_url(
             settings.redis,
             socket_connect_timeout=0.2,
-            socket_timeout=0.3,
+            socket_timeout=answer_s,
             retry=Retry(NoBackoff(), 0),
         )
 

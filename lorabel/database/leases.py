@@ -71,7 +71,9 @@ def update_claimed(session: Session, run: TrainingRun | BulkRun, **columns: Any)
         RunLostError: the run was given to another worker, or cancelled.
     """
     table = type(run)
-    claimed = (table.id == run.id, table.state == RunState.RUNNING, table.attempt == run.attempt)
+    # SQLite gives the id of a run that was forgotten to the next one.
+    is_same = (table.id == run.id, table.project_id == run.project_id, table.created_at == run.created_at)
+    claimed = (*is_same, table.state == RunState.RUNNING, table.attempt == run.attempt)
     if cast(CursorResult[Any], session.execute(update(table).where(*claimed).values(**columns))).rowcount == 0:
         raise RunLostError(f"run {run.id} is no longer ours: it was cancelled, or its lease ended")
 

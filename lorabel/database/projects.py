@@ -9,9 +9,9 @@ id is FIRST_OWN_ID or more.
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from lorabel.database.project_keys import LabelStudioId, ProjectKey, is_same_second
@@ -20,6 +20,7 @@ from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, NotFoundError
 from lorabel.labeling import renamed_labels
 from lorabel.labeling.label_config import parse
+from lorabel.secret_keys import PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +136,24 @@ def upsert(store: Store, project_id: int, **columns: Any) -> Project:
             set_label_config(project, columns.pop("label_config"))
         for name, value in columns.items():
             if not _has(store, project, name, value):
-                is_secret = name in TOKENS and value is not None
-                setattr(project, name, store.keyring.seal(value) if is_secret else value)
+                is_secret = name in TOKENS and bool(value)
+                setattr(project, name, _sealed(store, session, value) if is_secret else value)
     return project
+
+
+def _sealed(store: Store, session: Session, token: str) -> str:
+    """A token, encrypted. Without the key of the others no new key is made, which would open none of them.
+
+    Raises:
+        SecretKeyError: the key is missing, or cannot be made.
+    """
+    if store.keyring.is_missing and session.scalar(select(exists().where(or_(*map(_is_sealed, TOKENS))))):
+        store.keyring.require()
+    return store.keyring.seal(token)
+
+
+def _is_sealed(name: str) -> ColumnElement[bool]:
+    return cast(ColumnElement[bool], getattr(Project, name).startswith(PREFIX))
 
 
 def _has(store: Store, project: Project, name: str, value: Any) -> bool:

@@ -1,6 +1,8 @@
 """Access to the database: transactions on SQLite (WAL mode) or PostgreSQL, and migrations of the schema."""
 
+import logging
 import re
+import sqlite3
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,9 +23,13 @@ from lorabel.private_folders import make_private
 from lorabel.secret_keys import Keyring
 from lorabel.settings import Settings
 
+log = logging.getLogger(__name__)
+
 BUSY_TIMEOUT_S = 15
 CHECKPOINT_S = 30.0
 CHECKPOINT_PAUSE_S = 0.1
+# SQLite's user_version while the bytes of plain tokens are in the file.
+HAS_PLAIN_TOKENS = 1
 MIGRATION_LOCK = 0x10AABE1
 IDS_PER_QUERY = 500
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -98,12 +104,16 @@ class Store:
         Other processes that write wait for as long as it takes to copy the file twice, BUSY_TIMEOUT_S at most.
 
         Returns:
-            False if a reader has kept the log from being emptied for CHECKPOINT_S.
+            False if another process has kept the file for BUSY_TIMEOUT_S, or the log for CHECKPOINT_S, or if there
+            is no space for the copy.
         """
         with self._write_lock:
             connection = self.engine.raw_connection()
             try:
                 return _compact(connection)
+            except sqlite3.OperationalError as error:
+                log.warning("the database could not be written anew: %s", error)
+                return False
             finally:
                 connection.close()
 
@@ -119,14 +129,14 @@ class Store:
                 of Lorabel.
         """
         if self._is_newest():
+            self._compact_if_due()
             return
         # Alembic takes a part of a second to import, and most starts find nothing to upgrade.
         from alembic.util import CommandError
 
         try:
-            has_sealed = self._upgrade()
-            if has_sealed and self.is_sqlite:
-                self.compact()
+            self._upgrade()
+            self._compact_if_due()
         except (DBAPIError, CommandError) as error:
             address = self.engine.url.render_as_string(hide_password=True)
             reason = reason_of(error) if isinstance(error, DBAPIError) else str(error)
@@ -149,8 +159,17 @@ class Store:
             return False
         return revisions == [newest]
 
-    def _upgrade(self) -> bool:
-        """Returns whether tokens were encrypted that were stored as plain text before."""
+    def _compact_if_due(self) -> None:
+        """Write an SQLite file anew whose free pages still have plain tokens. At the next start if not now."""
+        if not self.is_sqlite:
+            return
+        with self.engine.connect() as connection:
+            is_due = connection.exec_driver_sql("PRAGMA user_version").scalar() == HAS_PLAIN_TOKENS
+        if is_due and self.compact():
+            with self._writing.connect() as connection, connection.begin():
+                connection.exec_driver_sql("PRAGMA user_version = 0")
+
+    def _upgrade(self) -> None:
         from alembic import command
         from alembic.config import Config
 
@@ -162,7 +181,8 @@ class Store:
             config.attributes["connection"] = connection
             config.attributes["keyring"] = self.keyring
             command.upgrade(config, "head")
-            return bool(config.attributes.get("has_sealed"))
+            if config.attributes.get("has_sealed") and self.is_sqlite:
+                connection.exec_driver_sql(f"PRAGMA user_version = {HAS_PLAIN_TOKENS}")
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,7 +1,7 @@
 """The address and token of a project's Label Studio, and which media addresses they apply to."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -27,11 +27,20 @@ LONGEST_ADDRESS = 2000
 
 
 @dataclass(frozen=True)
+class SealedToken:
+    """An encrypted token, and where its key is. Decrypted only where it is needed, since the key may be wrong."""
+
+    stored: str
+    keys: str | None = field(repr=False)
+    data_dir: Path
+
+
+@dataclass(frozen=True)
 class LabelStudioAccess:
     """Address of a project's Label Studio and the token for it.
 
     Attributes:
-        api_key: a personal access token or a legacy token; None if there is none.
+        token: a personal access token or a legacy token, or one that is encrypted; None if there is none.
         is_trusted: whether the operator named the address, by a setting or with `lorabel connect`. The address
             that `/setup` carries is not trusted, because nobody has checked it: media there must be at public
             addresses like any other.
@@ -40,9 +49,21 @@ class LabelStudioAccess:
     """
 
     url: str
-    api_key: str | None
+    token: str | SealedToken | None = field(repr=False)
     is_trusted: bool
     public_url: str | None = None
+
+    @property
+    def api_key(self) -> str | None:
+        """The token, decrypted.
+
+        Raises:
+            SecretKeyError: it was encrypted with another key.
+        """
+        sealed = self.token
+        if not isinstance(sealed, SealedToken):
+            return sealed
+        return _decrypted(sealed.stored, sealed.keys, sealed.data_dir)
 
 
 def label_studio_access(project: Project, settings: Settings) -> LabelStudioAccess | None:
@@ -50,27 +71,24 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
 
     Returns:
         None if none of the three names an address.
-
-    Raises:
-        SecretKeyError: the token was encrypted with another key.
     """
     public_url = project.hostname if project.hostname and is_web_address(project.hostname) else None
     if project.label_studio_url:
-        return LabelStudioAccess(project.label_studio_url, _opened(project.api_key, settings), True, public_url)
+        return LabelStudioAccess(project.label_studio_url, _token(project.api_key, settings), True, public_url)
     key = settings.label_studio_api_key
     if settings.label_studio_url:
-        token = key.get_secret_value() if key else _opened(project.setup_token, settings)
+        token = key.get_secret_value() if key else _token(project.setup_token, settings)
         return LabelStudioAccess(settings.label_studio_url, token, True, public_url)
     if public_url is not None:
-        return LabelStudioAccess(public_url, _opened(project.setup_token, settings), False, public_url)
+        return LabelStudioAccess(public_url, _token(project.setup_token, settings), False, public_url)
     return None
 
 
-def _opened(stored: str | None, settings: Settings) -> str | None:
+def _token(stored: str | None, settings: Settings) -> str | SealedToken | None:
     if stored is None or not is_sealed(stored):
         return stored
     key = settings.lorabel_secret_key
-    return _decrypted(stored, None if key is None else key.get_secret_value(), settings.data_dir)
+    return SealedToken(stored, None if key is None else key.get_secret_value(), settings.data_dir)
 
 
 @lru_cache(MOST_TOKENS)
@@ -106,7 +124,7 @@ def _is_web_address(text: str) -> bool:
 def api_access(project: Project, settings: Settings) -> LabelStudioAccess | None:
     """Access to Label Studio's API: a trusted address with a token. None if there is no such access."""
     access = label_studio_access(project, settings)
-    return access if access is not None and access.is_trusted and access.api_key else None
+    return access if access is not None and access.is_trusted and access.token else None
 
 
 def require_api_access(

@@ -8,7 +8,7 @@ from time import monotonic
 
 from lorabel.contracts import MediaRef
 from lorabel.database.tables import Project
-from lorabel.errors import LabelStudioError
+from lorabel.errors import LabelStudioError, SecretKeyError
 from lorabel.label_studio.access import LabelStudioAccess, label_studio_access, resolve_media
 from lorabel.label_studio.client import LabelStudio
 from lorabel.settings import Settings
@@ -40,6 +40,7 @@ class Authorizations:
 
         Raises:
             LabelStudioError: Label Studio refused the token, now or less than RETRY_AFTER_S ago.
+            SecretKeyError: the token was encrypted with another key.
         """
         if access is None or not access.api_key:
             return None
@@ -59,16 +60,16 @@ class Authorizations:
         """Make a function that turns an address from the project's task data into one that can be fetched.
 
         The function adds the Authorization header to addresses of Label Studio (see `resolve_media`). If Label
-        Studio refuses the token, media is fetched without a header.
+        Studio refuses the token, or if it cannot be decrypted, media is fetched without a header.
 
         Args:
-            on_refusal: called once if Label Studio refuses the token.
+            on_refusal: called once if Label Studio refuses the token, or it cannot be decrypted.
         """
         access = label_studio_access(project, settings)
         authorization = None
         try:
             authorization = self.find(access)
-        except LabelStudioError as error:
+        except (LabelStudioError, SecretKeyError) as error:
             on_refusal()
             log.warning("project %d: media is fetched without a token: %s", project.id, error)
         return lambda media: resolve_media(media, access, authorization)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lorabel.database.project_keys import is_same_second
 from lorabel.database.tables import Project
-from lorabel.errors import LabelStudioError
+from lorabel.errors import LabelStudioError, SecretKeyError
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import ProjectTitle
@@ -21,14 +21,18 @@ PROJECTS_PER_PAGE = 100
 def project_titles(projects: Sequence[Project], settings: Settings) -> dict[int, str]:
     """Our project id -> title.
 
-    A project is left out if there is no token for its Label Studio, if its Label Studio does not answer, which is
-    logged, or if Label Studio has another project with its id.
+    A project is left out if there is no token for its Label Studio, if the token cannot be decrypted or its Label
+    Studio does not answer, which is logged, or if Label Studio has another project with its id.
     """
     projects_by_access: dict[tuple[str, str | None], list[Project]] = {}
     for project in projects:
         access = api_access(project, settings)
-        if access is not None:
+        if access is None:
+            continue
+        try:
             projects_by_access.setdefault((access.url, access.api_key), []).append(project)
+        except SecretKeyError as error:
+            log.warning("the title of project %d is missing: %s", project.id, error)
     titles: dict[int, str] = {}
     for (url, api_key), of_access in projects_by_access.items():
         try:

@@ -16,6 +16,8 @@ ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}://|data:|/)\S*")
 KEPT = frozenset({"label_config", "parsed_label_config", "action"})
 # In regions: what people or models have written.
 WRITTEN = ("text", "meta", "html")
+# What only a part of a task's text has; what is written by hand has no place in it.
+SPAN = frozenset({"start", "startOffset"})
 
 
 class RedactedBody:
@@ -29,7 +31,7 @@ class RedactedBody:
         self._redactor, self._emails = redactor, redactor.only("email")
         self.counts: Counter[str] = Counter()
         self._texts: dict[str, str] = {}
-        self._secrets: list[str] = []
+        self._secrets: dict[str, list[str]] = {}  # by the text that they are in
 
     def of(self, body: Any) -> Any:
         """The body with everything masked; `body` itself stays as it is.
@@ -56,7 +58,7 @@ class RedactedBody:
         for text in _texts(data):
             if text not in self._texts and not ADDRESS.fullmatch(text):
                 self._texts[text] = self._redactor.masked(text, self.counts)
-                self._secrets += self._redactor.secrets(text)
+                self._secrets[text] = self._redactor.secrets(text)
 
     def _walk(self, body: Any) -> Any:
         if isinstance(body, list):
@@ -109,7 +111,13 @@ class RedactedBody:
             for whole, masked in self._texts.items():
                 if whole[start:end] == text:
                     return masked[start:end]
-        return masked_part(self._redactor.masked(text, self.counts), self._secrets)
+        masked = self._redactor.masked(text, self.counts)
+        return masked_part(masked, self._secrets_around(text)) if SPAN & value.keys() else masked
+
+    def _secrets_around(self, text: str) -> list[str]:
+        """The secrets of the texts that a span is of; of all texts where markup is in between."""
+        texts = [whole for whole in self._secrets if text in whole] or list(self._secrets)
+        return [secret for whole in texts for secret in self._secrets[whole]]
 
 
 def _texts(data: Any) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.pages import project_counts
+from backend.pages.project import _buckets
 from backend.pages.project_charts import calibration, outcomes_by_day
 from backend.services import Services
 from lorabel.database.newest_answers import Answer
@@ -97,3 +98,8 @@ def test_a_project_that_takes_long_to_count_is_counted_in_the_background(
     snapshot.renew()
     snapshot.close(timeout_s=10)
     assert services.project_counts.get(1).annotations == 206
+
+
+def test_annotations_have_positive_numbers_where_the_count_is_older_than_they_are() -> None:
+    buckets = _buckets([answer(number, 0.5, is_accepted=True) for number in range(30)], 5)
+    assert [name for name, *_ in buckets] == ["1 to 10", "11 to 20", "21 to 30"]

@@ -26,6 +26,14 @@ ALL = Redactor(KINDS, {})
         ("credit_card", "378282246310005"),
         ("ip", "192.168.17.42"),
         ("ip", "2001:db8::ff00:42:8329"),
+        ("phone", "+49\u00a030\u00a01234567"),
+        ("phone", "030\u00a0123\u202f4567"),
+        ("phone", "1-555-123-4567"),
+        ("phone", "01.23.45.67.89"),
+        ("iban", "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000"),
+        ("iban", "de89 3704 0044 0532 0130 00"),
+        ("iban", "DE89-3704-0044-0532-0130-00"),
+        ("credit_card", "4111\u00a01111\u202f1111 1111"),
     ],
 )
 def test_each_kind_is_masked_and_nothing_around_it(kind: str, secret: str) -> None:
@@ -43,8 +51,25 @@ def test_each_kind_is_masked_and_nothing_around_it(kind: str, secret: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("10.1.2.3:8080", "00.0.0.0:8080"),
+        ("client:10.1.2.3.", "client:00.0.0.0."),
+        ("::ffff:10.1.2.3", "::ffff:00.0.0.0"),
+        ("Tel:030 1234567", "Tel:000 0000000"),
+        ("Phone:555-123-4567", "Phone:000-000-0000"),
+        ("IBAN:DE89 3704 0044 0532 0130 00", "IBAN:XX00 0000 0000 0000 0000 00"),
+    ],
+)
+def test_what_stands_at_a_colon_is_masked(text: str, masked: str) -> None:
+    assert ALL.masked(text) == masked
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "born 01.02.1990, moved in on 03/04/95 at 09:15:00, left 05-06-2020 10:30",
+        "chapter 1.2.3.4.5; so10 people came along with us today and we had much to talk about",
         "The meeting on 2026-11-28 at 10:00:00 took 45 minutes.",
         "Version 1.2.3 of 12 packages, 1234567 bytes, order 20261128.",
         "4111 1111 1111 1112 has a wrong check digit, and so has DE88 3704 0044 0532 0130 00.",
