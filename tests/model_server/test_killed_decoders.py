@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
@@ -100,7 +101,8 @@ def test_killed_decoders_lose_no_row(server: servers.ModelServer, client: ModelC
         return results
 
     template = template_of(server)
-    with ThreadPoolExecutor(CLIENTS) as threads:
+    with ThreadPoolExecutor(CLIENTS) as threads, ExitStack() as stack:
+        stack.callback(is_over.set)
         asked = [threads.submit(ask_again) for _ in range(CLIENTS)]
         for _ in range(KILLS):
             victim = started_by(template)[0]
@@ -112,7 +114,8 @@ def test_killed_decoders_lose_no_row(server: servers.ModelServer, client: ModelC
         assert len(running) == DECODERS
         for victim in (template, *running):
             os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: len(started_by(template_of(server))) == DECODERS, TIMEOUT_S, "all is started again")
+        # It imports torch, and the clients leave it little of two cores.
+        wait_until(lambda: len(started_by(template_of(server))) == DECODERS, 3 * TIMEOUT_S, "all is started again")
         time.sleep(PAUSE_S)
         is_over.set()
         results = [result for future in asked for result in future.result()]
