@@ -143,9 +143,8 @@ def test_a_head_labels_the_lines_of_receipts_that_nobody_annotated(
     assert after["f1"] > before["f1"] and after["end_to_end_f1"] >= before["end_to_end_f1"] - 0.02
 
 
-@pytest.mark.parametrize(
-    ("name", "annotated_tasks"), [pytest.param("template", 4, marks=pytest.mark.long), ("rectangle-labels", 0)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "annotated_tasks"), [("template", 4), ("rectangle-labels", 0)])
 def test_lines_stand_in_the_editor_where_they_are_in_the_picture_and_are_submitted_as_they_are(
     name: str,
     annotated_tasks: int,

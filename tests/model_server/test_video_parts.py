@@ -164,6 +164,7 @@ def accuracies(make_app: Make, tmp_path: Path, make_video: Callable[[int, int], 
     return found[0], found[1]
 
 
+@pytest.mark.long
 def test_where_the_sound_decides_it_is_learned(make_app: Make, tmp_path: Path) -> None:
     alone, together = accuracies(make_app, tmp_path, lambda label, i: encoded(pictures("red", i), sound(label, i)))
     assert together >= max(0.9, alone + 0.2), (alone, together)

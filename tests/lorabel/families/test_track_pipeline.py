@@ -112,6 +112,7 @@ def test_in_a_long_video_frames_are_looked_at_further_apart() -> None:
     assert idf1([TracksTarget(CROSSING.tracks(NAMES), 300)], [found(tracker, CROSSING)]) >= 0.8
 
 
+@pytest.mark.long
 def test_a_head_learns_from_annotated_tracks_what_a_label_means_that_no_words_say(tracker: TrackPipeline) -> None:
     labels = [GRADE, "blue square"]
     scenes = random_scenes(3, 9)
