@@ -1,7 +1,7 @@
 """Events of series in the real Label Studio and its editor: learned by a head, shown where they are, submitted."""
 
-import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,12 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from sqlalchemy.orm import undefer
 
 from lorabel.commands.connect import connect
+from lorabel.database import project_heads
+from lorabel.database.store import Store
+from lorabel.database.tables import ProjectHead
 from lorabel.demo.predicting_and_training import predict
 from lorabel.evaluation.series_metrics import series_metrics
 from lorabel.label_studio.client import LabelStudio
@@ -23,6 +27,7 @@ from lorabel.series_contracts import SeriesSegment
 from tests.e2e.courses import data_url
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
+from tests.e2e.processes import wait_until
 from tests.e2e.test_browser import WAIT_S, LabelingStream
 from tests.e2e.test_every_problem_learns import train
 from tests.series_scenes import COLUMNS, NAMES, SPIKE, DrawnSeries, drawn_series
@@ -123,14 +128,23 @@ def predicted(client: LabelStudio, project_id: int, series: Mapping[int, DrawnSe
     return {task_id: answer["result"] for task_id, answer in predict(client, project_id, list(series)).items()}
 
 
-def learned(client: LabelStudio, project_id: int, series: Mapping[int, DrawnSeries], least_f1: float) -> Any:
-    """Wait until the head of all annotations answers. Returns results and figures."""
-    deadline, results = time.monotonic() + TIMEOUT_S, dict[int, list[Region]]()
-    while time.monotonic() < deadline:
-        results = predicted(client, project_id, series)
-        if len(results) == len(series) and figures(results, series)["f1"] >= least_f1:
-            break
-        time.sleep(1.0)
+def learned(
+    lorabel: Lorabel, client: LabelStudio, project_id: int, series: Mapping[int, DrawnSeries]
+) -> tuple[dict[int, list[Region]], dict[str, Any]]:
+    """Wait until a head of all ANNOTATED series answers: that of fewer has other ends, and answers before it.
+
+    Returns:
+        Results and figures.
+    """
+    with closing(Store.open(lorabel.settings)) as store:
+
+        def is_fitted() -> bool:
+            with store.read() as session:
+                heads = project_heads.of_project(session, project_id, undefer(ProjectHead.annotation_ids))
+                return [len(head.annotation_ids) for head in heads.values()] == [ANNOTATED]
+
+        wait_until(is_fitted, TIMEOUT_S, "a head has learned from all annotated series")
+    results = predicted(client, project_id, series)
     return results, figures(results, series)
 
 
@@ -144,7 +158,7 @@ def test_a_head_finds_events_in_series_that_nobody_annotated_and_a_run_trains_no
     assert not any(predicted(client, project_id, unseen).values()), "nothing is predicted before it was taught"
     learned_from = {task_id: drawn for task_id, drawn in series.items() if task_id not in unseen}
     annotate(client, learned_from | {broken[0]: series[min(series)]})
-    results, values = learned(client, project_id, unseen, 0.85)
+    results, values = learned(lorabel_up, client, project_id, unseen)
     assert not any(predicted(client, project_id, dict.fromkeys(broken, series[min(series)])).values())
     with capsys.disabled():
         print(f"\n  F1 {values['f1']:.3f}, boundaries {values['boundary_error_steps']:.1f} steps")  # noqa: T201
@@ -182,7 +196,7 @@ def test_events_stand_where_they_are_in_the_editor_and_others_are_drawn_and_subm
     project_id, unseen = project_of(client, min(series)), max(series)
     drawn = series[unseen]
     annotate(client, {task_id: each for task_id, each in series.items() if task_id != unseen})
-    results, values = learned(client, project_id, {unseen: drawn}, 0.8)
+    results, values = learned(lorabel_up, client, project_id, {unseen: drawn})
     assert values["f1"] >= 0.8, values
     stream = LabelingStream(browser, label_studio.url, project_id, ready=PLOT)
     browser.set_window_size(1600, 1200)
