@@ -57,8 +57,8 @@ class DifferenceRecord(Record):
     measure: str
     control_tag: str
     label: str
-    here: ShareRecord
-    elsewhere: ShareRecord
+    in_group: ShareRecord
+    in_others: ShareRecord
     p: float
     text: str
 

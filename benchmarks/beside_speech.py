@@ -54,8 +54,8 @@ def measure(plan: Plan, family: Speech, source: str) -> list[Row]:
         RuntimeError: a sound got no answer.
     """
     sentences = [decode_audio(whisper_tiny.spoken(text), RATE_HZ, LONG_S) for text in whisper_tiny.SENTENCES]
-    said = np.concatenate([*sentences, np.zeros(RATE_HZ // 2, np.float32)])
-    spoken = np.tile(said, 2 + round(LONG_S * RATE_HZ / len(said)))
+    talk = np.concatenate([*sentences, np.zeros(RATE_HZ // 2, np.float32)])
+    spoken = np.tile(talk, 2 + round(LONG_S * RATE_HZ / len(talk)))
     steps_ms, windows = _steps_ms(family, spoken)
     stream, numbers = Stream(), itertools.count()
     variables = {

@@ -249,8 +249,16 @@ def _start(number: int, settings: Settings) -> _Process:
 
 
 def _connected(control: socket.socket) -> socket.socket:
-    """Make a connection and send its other end to the process."""
-    near_end, far_end = socket.socketpair()
+    """Make a connection and send its other end to the process.
+
+    Raises:
+        UnreadableError: this process has too many open files, which says nothing about the other one.
+        OSError: the process has ended.
+    """
+    try:
+        near_end, far_end = socket.socketpair()
+    except OSError as error:
+        raise UnreadableError(f"no connection to a decoder can be made: {error}", is_permanent=False) from error
     try:
         with far_end:
             socket.send_fds(control, [b"c"], [far_end.fileno()])

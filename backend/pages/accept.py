@@ -74,12 +74,12 @@ class AcceptPage:
 
 @dataclass(frozen=True)
 class AcceptQuestion:
-    """What writing or undoing an acceptance would do. `row`: the acceptance that is undone; None to write one."""
+    """What writing or undoing an acceptance would do. `undone`: the acceptance to undo; None to write one."""
 
     project: Project
     title: str | None
     wish: Wish
-    row: AcceptanceRow | None
+    undone: AcceptanceRow | None
 
 
 def read_accept(services: Services, project_id: int) -> AcceptPage:

@@ -61,14 +61,14 @@ class TaskPreviews:
     def read(self, project: Project, task_ids: Sequence[int]) -> dict[int, Preview]:
         """The previews of those of these tasks whose data is known, or that Label Studio tells."""
         with self._lock:
-            found = {
+            previews = {
                 task_id: preview
                 for task_id in task_ids
                 if (preview := self._kept.get((project.id, task_id))) is not None
             }
-        found |= self._make(project, self._annotated(project, _missing(task_ids, found)))
-        asked = self._ask(project, _missing(task_ids, found))
-        return found | self.keep(project, asked)
+        previews |= self._make(project, self._annotated(project, _missing(task_ids, previews)))
+        asked = self._ask(project, _missing(task_ids, previews))
+        return previews | self.keep(project, asked)
 
     def keep(self, project: Project, data: Mapping[int, Any]) -> dict[int, Preview]:
         """Make previews of tasks from their data, and keep them for `read`."""
@@ -111,8 +111,8 @@ class TaskPreviews:
         return {task.task_id: task.data for task in tasks}
 
 
-def _missing(task_ids: Sequence[int], found: Mapping[int, Preview]) -> list[int]:
-    return [task_id for task_id in task_ids if task_id not in found]
+def _missing(task_ids: Sequence[int], previews: Mapping[int, Preview]) -> list[int]:
+    return [task_id for task_id in task_ids if task_id not in previews]
 
 
 def _object_tags(project: Project) -> list[ObjectTag]:

@@ -240,15 +240,15 @@ def _correction(answer: Answer) -> tuple[str, ...]:
 
 
 def _contradicted(session: Session, project: Project) -> Listing:
-    found = disagreements.among_newest(session, project.id, MOST_ANSWERS)
+    disputed = disagreements.among_newest(session, project.id, MOST_ANSWERS)
     rows = []
-    for task in found:
-        said = [
+    for task in disputed:
+        opinions = [
             f"{'annotator ' + str(opinion.annotator) if opinion.annotator else 'somebody'}: "
             f"{_words(named_labels(opinion.result))}"
             for opinion in task.opinions
         ]
-        rows.append((task.task_id, (str(len(said)), "; ".join(said))))
+        rows.append((task.task_id, (str(len(opinions)), "; ".join(opinions))))
     return Listing(
         _paged(rows),
         f"{len(rows):,} tasks with annotations that do not say the same, among the tasks of the newest "

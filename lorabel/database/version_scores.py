@@ -50,7 +50,7 @@ class Score:
 
 def scores(metrics: Mapping[str, Any]) -> list[Score]:
     """The scores of a version with these metrics, in the order of its control tags."""
-    found = []
+    of_tags = []
     for tag, values in metrics.get("candidate", {}).items():
         metric = _primary(metrics, tag)
         value = values.get(metric) if metric else None
@@ -60,8 +60,8 @@ def scores(metrics: Mapping[str, Any]) -> list[Score]:
         tasks = int(values.get("tasks") or 0)
         is_share = metric in SHARES_OF_TASKS and tasks
         interval = wilson(round(value * tasks), tasks) if is_share else None
-        found.append(Score(tag, metric, float(value), live, tasks, interval))
-    return found
+        of_tags.append(Score(tag, metric, float(value), live, tasks, interval))
+    return of_tags
 
 
 def newest_of_each(session: Session, project_ids: Sequence[int]) -> dict[int, Score]:
@@ -104,11 +104,11 @@ def courses(session: Session, newest: Mapping[int, Score], most: int) -> dict[in
         .where(ranked.c.place <= most)
         .order_by(ModelVersion.number)
     )
-    found: dict[int, list[float]] = {project_id: [] for project_id in newest}
+    courses: dict[int, list[float]] = {project_id: [] for project_id in newest}
     for project_id, value in session.execute(rows):
         if value is not None:
-            found[project_id].append(float(value))
-    return found
+            courses[project_id].append(float(value))
+    return courses
 
 
 def measured(session: Session, project_id: int, control_tag: str, metric: str, most: int) -> list[Measured]:

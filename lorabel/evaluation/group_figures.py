@@ -75,7 +75,7 @@ class Difference:
     Attributes:
         measure: `unchanged`, `precision` or `recall`.
         control_tag, label: what is measured; empty for whole tasks.
-        here, elsewhere: in the group, and in the others.
+        in_group, in_others: in the group, and in the others.
         p: probability of such a difference by chance, corrected for the number of comparisons.
     """
 
@@ -83,8 +83,8 @@ class Difference:
     measure: str
     control_tag: str
     label: str
-    here: Share
-    elsewhere: Share
+    in_group: Share
+    in_others: Share
     p: float
 
 
@@ -176,14 +176,17 @@ def _compare(
     shares = [(group.group, share_of(group)) for group in groups]
     right, cases = sum(share.right for _, share in shares), sum(share.cases for _, share in shares)
     made = []
-    for group, here in shares:
-        elsewhere = Share(right - here.right, cases - here.cases)
-        if here.is_enough and elsewhere.is_enough:
-            table = [[share.right, share.cases - share.right] for share in (here, elsewhere)]
-            made.append(Difference(group, measure, tag, label, here, elsewhere, float(fisher_exact(table).pvalue)))
+    for group, in_group in shares:
+        in_others = Share(right - in_group.right, cases - in_group.cases)
+        if in_group.is_enough and in_others.is_enough:
+            table = [[share.right, share.cases - share.right] for share in (in_group, in_others)]
+            chance = float(fisher_exact(table).pvalue)
+            made.append(Difference(group, measure, tag, label, in_group, in_others, chance))
     # Of two groups, one against the other is the other against the one.
     is_twice = len([share for _, share in shares if share.cases]) == 2 and len(made) == 2
-    return [min(made, key=lambda difference: difference.here.right / difference.here.cases)] if is_twice else made
+    if not is_twice:
+        return made
+    return [min(made, key=lambda difference: difference.in_group.right / difference.in_group.cases)]
 
 
 def _holm(probabilities: Sequence[float]) -> list[float]:

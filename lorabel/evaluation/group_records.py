@@ -16,7 +16,11 @@ def groups_record(field: str, groups: Groups) -> Record:
         "left_out": groups.left_out,
         "comparisons": groups.comparisons,
         "differences": [
-            {**vars(difference), "here": _share(difference.here), "elsewhere": _share(difference.elsewhere)}
+            {
+                **vars(difference),
+                "in_group": _share(difference.in_group),
+                "in_others": _share(difference.in_others),
+            }
             | {"text": difference_text(field, difference)}
             for difference in groups.differences
         ],
@@ -30,11 +34,10 @@ def shown_group(group: str) -> str:
 
 def difference_text(field: str, difference: Difference) -> str:
     """A difference in words."""
-    here, elsewhere = difference.here, difference.elsewhere
     what = f"{difference.measure} of {difference.label!r}" if difference.label else "predictions left unchanged"
     return (
-        f"{field} {shown_group(difference.group)!r}: {what} {_counted(here)}, elsewhere {_counted(elsewhere)}, "
-        f"p = {difference.p:.2g}"
+        f"{field} {shown_group(difference.group)!r}: {what} {_counted(difference.in_group)}, "
+        f"elsewhere {_counted(difference.in_others)}, p = {difference.p:.2g}"
     )
 
 

@@ -7,8 +7,12 @@ from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.services import EXTENSION, Services
+from lorabel.database import projects
 from lorabel.settings import Settings
+from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
+from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+from tests.workers.conftest import add_tasks
 
 
 @pytest.fixture
@@ -51,3 +55,15 @@ def metric(services: Services) -> Any:
         return services.metrics._registry.get_sample_value(name, labels) or 0.0
 
     return read
+
+
+@pytest.fixture
+def label_studio(services: Services) -> Iterator[FakeLabelStudio]:
+    """A Label Studio with three tasks of project 1, which Lorabel knows."""
+    fake = FakeLabelStudio()
+    add_tasks(fake, "blue-star", "red-star", "red-circle")
+    with serve(fake):
+        projects.upsert(
+            services.store, 1, label_config=requests.CONFIG, label_studio_url=fake.url, api_key=PERSONAL_TOKEN
+        )
+        yield fake

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,9 +16,8 @@ from lorabel.database import label_error_reports, projects
 from lorabel.database.tables import Annotation, BulkRun, BulkRunKind, RunState, now
 from tests.backend import page_history, requests
 from tests.backend.test_pages import get, read_rows, text_of, token
-from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.serving import serving
-from tests.workers.conftest import add_tasks
 
 TASKS = "/ui/projects/1/tasks"
 BLUE = (20, 40, 220)
@@ -33,17 +31,6 @@ def picture_url(width: int = 800, height: int = 400) -> str:
 
 def choice(label: str) -> list[dict[str, Any]]:
     return [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [label]}}]
-
-
-@pytest.fixture
-def label_studio(services: Services) -> Iterator[FakeLabelStudio]:
-    fake = FakeLabelStudio()
-    add_tasks(fake, "blue-star", "red-star", "red-circle")
-    with serve(fake):
-        projects.upsert(
-            services.store, 1, label_config=requests.CONFIG, label_studio_url=fake.url, api_key=PERSONAL_TOKEN
-        )
-        yield fake
 
 
 @pytest.fixture

@@ -1,28 +1,12 @@
 """The REST route of search; tests/lorabel/search/test_searcher.py tests the search itself."""
 
-from collections.abc import Iterator
-
 import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Services
-from lorabel.database import projects
-from tests.backend import requests
-from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
-from tests.workers.conftest import add_tasks
+from tests.lorabel.fake_label_studio import FakeLabelStudio
 
 SEARCH = "/api/v1/projects/1/search"
-
-
-@pytest.fixture
-def label_studio(services: Services) -> Iterator[FakeLabelStudio]:
-    fake = FakeLabelStudio()
-    add_tasks(fake, "blue-star", "red-star", "red-circle")
-    with serve(fake):
-        projects.upsert(
-            services.store, 1, label_config=requests.CONFIG, label_studio_url=fake.url, api_key=PERSONAL_TOKEN
-        )
-        yield fake
 
 
 def test_tasks_are_found_by_text_and_by_task_with_links(

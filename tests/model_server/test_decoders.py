@@ -1,14 +1,17 @@
 """Decoders as real processes: they give what this process reads and fetches, and a killed one loses nothing."""
 
+import errno
 import io
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -284,3 +287,24 @@ def test_by_default_there_are_decoders_where_there_are_cores_for_them(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert decoder_count(Settings()) == count
     assert decoder_count(Settings(decoders=3)) == 3
+
+
+def test_too_many_open_files_here_end_no_decoder(
+    decoders: Decoders, site: _Site, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, a decoder that could not be reached for lack of a descriptor was ended, with the work of others."""
+    before, restarts = decoders.pids, registry.get_sample_value("lorabel_decoder_restarts_total")
+    for decoder in decoders._decoders:
+        assert decoder._running is not None
+        while decoder._running.free:
+            decoder._running.free.pop().close()
+
+    def fail() -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socketpair", fail)
+        message, is_permanent = reason(lambda: decoders.fetch(MediaRef(url=f"http://{site.host}/a.jpg")))
+    assert "Too many open files" in message and not is_permanent
+    assert (decoders.pids, registry.get_sample_value("lorabel_decoder_restarts_total")) == (before, restarts)
+    assert decoders.fetch(MediaRef(url=f"http://{site.host}/a.jpg")) == JPEG
