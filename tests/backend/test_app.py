@@ -13,6 +13,7 @@ from lorabel import errors
 from lorabel.database.tables import Event
 from lorabel.settings import Settings
 from tests.backend import requests
+from tests.backend.fake_model_server import FakeModelServer
 
 RIGHT = ("ann", "s3cret ü:x")
 PATHS = [
@@ -52,6 +53,21 @@ def test_setup_predict_and_webhook_need_the_password_too(guarded: FlaskClient) -
         assert guarded.post(path, json={}).status_code == 401
         assert guarded.post(path, json={}, headers=basic("ann", "wrong")).status_code == 401
         assert guarded.post(path, json={}, headers=basic(*RIGHT)).status_code == 400
+
+
+def test_a_prediction_that_could_be_answered_needs_the_password_and_no_page_of_another_site(
+    guarded: FlaskClient, model_server: FakeModelServer
+) -> None:
+    """/predict is answered past Flask, whose hooks check both."""
+    assert guarded.post("/setup", json=requests.setup(), headers=basic(*RIGHT)).status_code == 200
+    body = requests.predict(requests.task(1))
+    for headers in ({}, basic("ann", "wrong"), basic("ann", "")):
+        assert guarded.post("/predict", json=body, headers=headers).status_code == 401
+    of_another_site = {**basic(*RIGHT), "Sec-Fetch-Site": "cross-site"}
+    assert guarded.post("/predict", json=body, headers=of_another_site).status_code == 403
+    assert model_server.rows == []
+    assert guarded.post("/predict", json=body, headers=basic(*RIGHT)).status_code == 200
+    assert len(model_server.rows) == 1
 
 
 def test_the_right_password_is_accepted(guarded: FlaskClient) -> None:

@@ -331,3 +331,25 @@ def test_everything_but_livez_needs_the_password(tmp_path_factory: pytest.TempPa
     assert client.get("/health").status_code == 401
     assert client.get("/health", auth=("u", "wrong")).status_code == 401
     assert client.get("/health", auth=("u", "p")).status_code == 200
+
+
+def test_rows_that_could_be_answered_need_the_password(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """/v1/predict is answered past Flask, whose hook checks it."""
+    from model_server.app import _create_app
+
+    guarded = Settings(basic_auth_user="u", basic_auth_pass="p", data_dir=tmp_path_factory.mktemp("d"))  # type: ignore[arg-type]
+    answered: Future[RowResult] = Future()
+    answered.set_result(RowResult(output={"a": 1}))
+    submitted: list[PredictRequest] = []
+
+    def submit(predict_request: PredictRequest) -> list[Future[RowResult]]:
+        submitted.append(predict_request)
+        return [answered]
+
+    client = _create_app(guarded, SimpleNamespace(submit=submit), None).test_client()  # type: ignore[arg-type]
+    body = request_body.encode(PredictRequest(rows=[row("x")], timeout_s=1))
+    for auth in (None, ("u", "wrong"), ("x", "p")):
+        assert client.post("/v1/predict", data=body, auth=auth).status_code == 401
+    assert submitted == []
+    assert client.post("/v1/predict", data=body, auth=("u", "p")).status_code == 200
+    assert len(submitted) == 1

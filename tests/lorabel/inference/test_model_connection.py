@@ -83,6 +83,22 @@ def test_a_request_has_its_host_its_length_and_the_given_headers_and_the_connect
     assert server.received == [head.encode() + b"Content-Length: 11\r\n\r\n" + BODY] * 2
 
 
+@pytest.mark.parametrize(
+    ("is_tls", "host", "address", "header"),
+    [
+        (False, "::1", ("::1", 80), "[::1]"),
+        (True, "::1", ("::1", 443), "[::1]"),
+        (False, "models.example", ("models.example", 80), "models.example"),
+        (False, "müller.example", ("müller.example", 80), "xn--mller-kva.example"),
+    ],
+)
+def test_a_host_without_a_port_is_asked_at_the_usual_one(
+    is_tls: bool, host: str, address: tuple[str, int], header: str
+) -> None:
+    connection = ModelConnection(is_tls, host, None)
+    assert ((connection._connection.host, connection._connection.port), connection._host) == (address, header)
+
+
 def test_an_answer_arrives_in_any_pieces() -> None:
     head = b"HTTP/1.1 503 Busy\r\nTransfer-|Encoding: chunked\r\nRetry-After: 7\r\n|\r\n"
     with scripted([head + b"1\r\n{\r\n|1\r\n}\r\n0\r\n\r\n"], pause_s=0.02) as server:
