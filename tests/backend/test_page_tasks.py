@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from contextlib import ExitStack
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,7 +21,7 @@ from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.serving import serving
 
 TASKS = "/ui/projects/1/tasks"
-BLUE = (20, 40, 220)
+BLUE, RED = (20, 40, 220), (220, 40, 20)
 
 
 def picture_url(width: int = 800, height: int = 400) -> str:
@@ -166,6 +167,36 @@ def test_a_task_has_a_small_picture_that_comes_from_here(client: FlaskClient, se
     # Once it is made, it is not fetched again.
     services.thumbnails._make = None  # type: ignore[assignment, method-assign]
     assert client.get(f"{TASKS}/11/thumbnail").data == answer.data
+
+
+def test_pictures_of_one_address_are_those_of_the_projects_own_label_studio(services: Services) -> None:
+    with ExitStack() as stack:
+        for number, colour in enumerate((BLUE, RED), start=1):
+            server = _one_picture(colour)
+            stack.enter_context(serving(server))
+            url = f"http://127.0.0.1:{server.server_port}"
+            projects.upsert(
+                services.store, number, label_config=requests.CONFIG, label_studio_url=url, api_key="k"
+            )
+        with services.store.read() as session:
+            known = [projects.get(session, number) for number in (1, 2)]
+        for project, colour in zip(known, (BLUE, RED), strict=True):
+            small = Image.open(io.BytesIO(services.thumbnails.get(project, "/data/upload/1/a.png")))
+            assert small.getpixel((2, 2)) == pytest.approx(colour, abs=8)
+
+
+def _one_picture(colour: tuple[int, int, int]) -> ThreadingHTTPServer:
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(written, "PNG")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(written.getvalue())))
+            self.end_headers()
+            self.wfile.write(written.getvalue())
+
+    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
 
 @pytest.mark.usefixtures("project")

@@ -9,6 +9,7 @@ from lorabel.errors import ConflictError
 from lorabel.label_studio.access import (
     LabelStudioAccess,
     _address,
+    _address_in_folder,
     label_studio_access,
     require_api_access,
     resolve_media,
@@ -194,3 +195,10 @@ def test_the_api_needs_a_token_and_an_address_that_the_operator_named() -> None:
         require_api_access(project(), Settings())
     with pytest.raises(ConflictError, match="project 1: its tasks cannot be read without a token"):
         require_api_access(project(label_studio_url="http://ls:8080"), Settings(), "its tasks cannot be read")
+
+
+@pytest.mark.parametrize("folder", ["http://elsewhere.example/?sig=1", f"http://elsewhere.example/{'a' * 3000}"])
+def test_folders_that_each_task_has_for_itself_are_not_remembered(folder: str) -> None:
+    before = _address_in_folder.cache_info().currsize
+    assert resolve(f"{folder}/a.png") == MediaRef(url=f"{folder}/a.png")
+    assert _address_in_folder.cache_info().currsize == before
