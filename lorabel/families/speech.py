@@ -34,7 +34,7 @@ from lorabel.families.lora_layers import linear_layers
 from lorabel.families.segments.voice_activity import VoiceActivity
 from lorabel.families.transcription.conversion import is_ctranslate2
 from lorabel.families.transcription.heard_sound import Hearing, Line, PreparedSound, Spans, Window
-from lorabel.families.transcription.hearing import hear
+from lorabel.families.transcription.hearing import hear, hear_part
 from lorabel.families.transcription.listening import Listening
 from lorabel.families.transcription.segment_texts import divided_among, joined_texts, nothing_heard, of_windows
 from lorabel.families.transcription.sound_windows import segment_windows, speech_windows
@@ -263,7 +263,7 @@ class Speech(StepwiseFamily):
 
     @property
     def most_heard(self) -> int:
-        """Windows that are heard at once, and so in one step."""
+        """Windows that are heard at once."""
         return min(MOST_HEARD, torch.get_num_threads()) if self.device.type == "cpu" else 1
 
     @torch.no_grad()
@@ -289,7 +289,7 @@ class Speech(StepwiseFamily):
         )
 
     def _see(self, windows: Sequence[Window], bank: BatchAdapters, cache: FeatureCache) -> bool:
-        """Compute or remember what is heard in windows; False if that of the first is known."""
+        """Compute the next part of what is heard in windows, or remember it; False if that of the first is known."""
         for window in windows:
             hearing = None if window.hearing is not None else cache.get(EMBEDDINGS, self._key(window.key))
             if hearing is not None:
@@ -297,14 +297,18 @@ class Speech(StepwiseFamily):
         unheard = [window for window in windows if window.hearing is None]
         if windows[0] not in unheard:
             return False
-        with bank.use([None]):
-            hearings = self.hear(unheard, are_written=True)
+        with bank.use([None]), torch.no_grad():
+            hearings = all_at_once(partial(self._hear_part, is_written=True), unheard, self.device)
         for window, hearing in zip(unheard, hearings, strict=True):
-            cache.put(EMBEDDINGS, self._key(window.key), hearing)
+            if hearing is not None:
+                cache.put(EMBEDDINGS, self._key(window.key), hearing)
         return True
 
     def _hear(self, window: Window, *, is_written: bool = False) -> Hearing:
         return hear(window, self.module, self.tokens, self.device, self.dtype, is_written=is_written)
+
+    def _hear_part(self, window: Window, *, is_written: bool) -> Hearing | None:
+        return hear_part(window, self.module, self.tokens, self.device, self.dtype, is_written=is_written)
 
     def _draft(self, prepared: PreparedSound) -> None:
         """Let the model write about each of several windows of one text, if it has not."""

@@ -36,6 +36,19 @@ class Hearing:
         return self.states.nbytes
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """What a part of the encoder's layers has computed of a window.
+
+    Args:
+        states: (1, positions, width) after these layers.
+        layers: their number.
+    """
+
+    states: Tensor
+    layers: int = 0
+
+
 @dataclass(eq=False)
 class Window:
     """A part of a sound that is not longer than a model hears at once.
@@ -44,6 +57,7 @@ class Window:
         key: names its content; equal for equal windows.
         length_s: in seconds.
         mel: (bands, frames) float32: its spectrogram; None once it was heard.
+        encoding: how far the encoder is; None before it began, and once the window was heard.
         hearing: None until then.
         draft: what the base model has written about it; None if it was not asked.
         keys: those of `Line`, of the base model, from when the window was heard until it is written.
@@ -52,13 +66,14 @@ class Window:
     key: tuple[str, int, int]
     length_s: float
     mel: Tensor | None = None
+    encoding: Encoding | None = None
     hearing: Hearing | None = None
     draft: str | None = None
     keys: Keys = field(default_factory=list)
 
     def keep(self, hearing: Hearing) -> None:
         """Keep what was heard, in place of the spectrogram."""
-        self.hearing, self.mel = hearing, None
+        self.hearing, self.mel, self.encoding = hearing, None, None
 
 
 @dataclass(frozen=True)

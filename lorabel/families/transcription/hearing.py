@@ -1,11 +1,13 @@
-"""What a Whisper model hears in a window before it writes."""
+"""What a Whisper model hears in a window before it writes: in parts, so that others wait for a part at most."""
 
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import gelu
 from transformers import DynamicCache, EncoderDecoderCache
 
-from lorabel.families.transcription.heard_sound import Hearing, Window
+from lorabel.families.transcription.heard_sound import Encoding, Hearing, Window
 from lorabel.families.transcription.speech_tokens import SpeechTokens
 from lorabel.families.transcription.text_decoder import last_logits
 
@@ -25,11 +27,34 @@ def hear(
         module: `WhisperForConditionalGeneration`, which computes without an adapter now.
         is_written: whether the window is written next, so that keys and values are kept for it.
     """
+    while (hearing := hear_part(window, module, tokens, device, dtype, is_written=is_written)) is None:
+        """Each part lies with the window."""
+    return hearing
+
+
+def hear_part(
+    window: Window,
+    module: Any,
+    tokens: SpeechTokens,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    is_written: bool,
+) -> Hearing | None:
+    """Do the next part of what `hear` does: a layer of the encoder, and with the last one what follows.
+
+    Returns:
+        None if another part is left.
+    """
     if window.hearing is not None:
         return window.hearing
-    if window.mel is None:
-        raise RuntimeError("a window has neither a spectrogram nor states")
-    states = module.model.encoder(window.mel[None].to(device, dtype)).last_hidden_state
+    encoder = module.model.encoder
+    encoding = window.encoding or Encoding(_embedded(window, encoder, device, dtype))
+    states = encoder.layers[encoding.layers](encoding.states, None)
+    window.encoding = Encoding(states, encoding.layers + 1)
+    if window.encoding.layers < len(encoder.layers):
+        return None
+    states = encoder.layer_norm(states)
     start = torch.tensor([[tokens.start]], device=device)
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     decoded = module.model.decoder(start, encoder_hidden_states=states, past_key_values=cache, use_cache=True)
@@ -39,3 +64,11 @@ def hear(
     hearing = Hearing(states[0], tokens.prompt(logits), tokens.no_speech_probability(logits))
     window.keep(hearing)
     return hearing
+
+
+def _embedded(window: Window, encoder: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What the first layer gets, as `WhisperEncoder.forward` of transformers computes it."""
+    if window.mel is None:
+        raise RuntimeError("a window has neither a spectrogram nor states")
+    embedded = gelu(encoder.conv2(gelu(encoder.conv1(window.mel[None].to(device, dtype)))))
+    return embedded.transpose(1, 2) + encoder.embed_positions.weight
