@@ -23,6 +23,7 @@ import torch
 from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError
 from lorabel.families.base import DigestOf
+from lorabel.families.core_threads import on_one_core
 from lorabel.families.encoders.picture_reading import reading_by
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
@@ -50,9 +51,8 @@ MAX_IN_PROGRESS = 128
 # Prepare threads. A project has no more of them than there are cores, so that its slow files leave some to others.
 THREADS_PER_CORE = 2
 # Background batches of a project and family that may be prepared ahead of the device, with the one that it
-# computes. Preparing takes the cores that a model on a CPU and the answers to people need, too. Without a limit
-# all rows of a request are prepared at once, and a step, and a click that waits for it, takes up to three times
-# as long.
+# computes. Preparing takes cores that a model on a CPU and the answers to people need, too: if all rows of a
+# request were prepared at once, a step, and a click that waits for it, would take up to three times as long.
 BATCHES_AHEAD = 3
 # Bytes of the prepared rows of a family; background rows wait. A picture for a model that writes may have 22 MB.
 PREPARED_BYTES = 512 * 2**20
@@ -268,7 +268,7 @@ class Engine:
         return True
 
     def _run_prepare(self) -> None:
-        with reading_by(self._files.read_picture):
+        with reading_by(self._files.read_picture), on_one_core():
             while self._prepare_next():
                 """A separate function, so that the waiting thread holds no reference to the last files."""
 

@@ -6,10 +6,11 @@ that has just woken them: two of them were no faster than one, while two rows at
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
-from threading import Barrier
+from threading import Barrier, Lock, Thread
 from typing import Any, TypeVar, cast
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R", bound=Tensor | Sequence[Any])
+_SETTING = Lock()
 
 
 def on_all_cores(compute: Callable[[R], Tensor], rows: R, device: torch.device) -> Tensor:
@@ -67,6 +69,26 @@ def all_at_once(compute: Callable[[S], T], items: Sequence[S], device: torch.dev
     futures = [pool.submit(compute_alone, item) for item in items]
     wait(futures)  # also after an error: no thread computes on with what the caller is about to change
     return [future.result() for future in futures]
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let this thread compute with one of torch's threads, so that others do not wait for the cores.
+
+    Threads that begin meanwhile have as many as before.
+    """
+    with _SETTING:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        later = Thread(
+            target=torch.set_num_threads, args=(threads,)
+        )  # also says what threads get that begin later
+        later.start()
+        later.join()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache

@@ -289,7 +289,7 @@ class Speech(StepwiseFamily):
         )
 
     def _see(self, windows: Sequence[Window], bank: BatchAdapters, cache: FeatureCache) -> bool:
-        """Compute the next part of what is heard in windows, or remember it; False if that of the first is known."""
+        """Compute the next part of what is heard in windows; False if nothing is left to hear in the first."""
         for window in windows:
             hearing = None if window.hearing is not None else cache.get(EMBEDDINGS, self._key(window.key))
             if hearing is not None:

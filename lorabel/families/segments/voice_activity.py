@@ -5,7 +5,9 @@ of a CPU. Noise, tones and music without a voice are no speech.
 """
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Self
 
 import numpy as np
@@ -52,12 +54,12 @@ class VoiceActivity:
     @classmethod
     def load(cls) -> Self:
         """Load the model of the package, which takes about 50 ms."""
-        # The package sets the number of torch's threads to 1 when it is imported.
-        with IMPORTING:
-            threads = torch.get_num_threads()
-            import silero_vad
-
-            torch.set_num_threads(threads)
+        # When it is imported, the package sets the number of torch's threads to 1: of the thread that imports it,
+        # and of those that begin later.
+        with IMPORTING, ThreadPoolExecutor(1, initializer=torch.get_num_threads) as pool:
+            threads = pool.submit(torch.get_num_threads).result()
+            silero_vad = pool.submit(import_module, "silero_vad").result()
+            pool.submit(torch.set_num_threads, threads).result()
         return cls(silero_vad.load_silero_vad(sequence=True))
 
     def spans(self, sound: Sound, *, longest_s: float = float("inf")) -> list[SpokenSpan]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorabel.families.core_threads import all_at_once, on_all_cores
+from lorabel.families.core_threads import all_at_once, on_all_cores, on_one_core
 
 THREADS = 3
 CPU = torch.device("cpu")
@@ -118,3 +118,18 @@ def test_items_that_are_more_than_cores_or_need_gradients_are_computed_one_after
         assert all_at_once(compute, range(THREADS + 1), CPU) == [own] * (THREADS + 1)
         assert all_at_once(compute, [1], CPU) == [own]
     assert all_at_once(compute, [1, 2], CPU) == [own, own]
+
+
+def test_a_thread_on_one_core_changes_the_number_of_no_other_thread() -> None:
+    numbers: list[int] = []
+
+    def note_number() -> None:
+        numbers.append(torch.get_num_threads())
+
+    with on_one_core():
+        note_number()
+        later = threading.Thread(target=note_number)
+        later.start()
+        later.join()
+    note_number()
+    assert numbers == [1, THREADS, THREADS]

@@ -1,8 +1,10 @@
 """Where people speak: sentences of espeak-ng that the test has put into a sound, against what is found."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-import torch
 
 from lorabel.families.segments.voice_activity import RATE_HZ, VoiceActivity
 from tests import whisper_tiny
@@ -47,7 +49,30 @@ def test_long_speech_is_divided_at_a_pause(voice: VoiceActivity) -> None:
     assert first.end_s == pytest.approx(len(spoken) / RATE_HZ, abs=NEAR_S)
 
 
+# The package is imported in a thread that computes on one core, as the model server's threads that prepare.
+LOADED_ON_ONE_CORE = """
+import threading, torch
+from lorabel.families.core_threads import on_one_core
+from lorabel.families.segments.voice_activity import VoiceActivity
+
+def load():
+    with on_one_core():
+        VoiceActivity.load()
+        print(torch.get_num_threads())
+
+torch.set_num_threads(3)
+for work in (load, lambda: print(torch.get_num_threads())):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+VoiceActivity.load()
+print(torch.get_num_threads())
+"""
+
+
 def test_torch_keeps_its_threads() -> None:
-    threads = torch.get_num_threads()
-    VoiceActivity.load()
-    assert torch.get_num_threads() == threads
+    """In the thread that imports the package, in those that begin later, and in others."""
+    printed = subprocess.run(
+        [sys.executable, "-c", LOADED_ON_ONE_CORE], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.split() == ["1", "3", "3"]

@@ -151,7 +151,7 @@ def test_a_person_s_sound_begins_at_the_next_step_whoever_came_first(room: Room)
 
 
 def test_a_window_is_encoded_on_where_a_short_sound_has_interrupted_it(room: Room) -> None:
-    """The short one waits for the layer that is computed, not for the window; nothing of that is computed again."""
+    """The short one waits for a layer, not for the window, of which nothing is computed again."""
     room.begin("long", 1.8)
     room.until_done("long")
     alone, windows = room.outputs["long"], room.windows_encoded
