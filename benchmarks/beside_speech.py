@@ -2,9 +2,10 @@
 
 The long sound is of five minutes, again and again without a break, another part of the sentences each time, so
 that nothing of it is remembered: as a person asks for it, then as a bulk run does. Pictures are /predict calls
-with the demo's model, which computes on the same device in the same thread. Short sounds are one sentence each. A
-step is the longest work on the device that nothing interrupts: as many windows as go together are encoded. Steps
-take different times. So the median delay is counted in median steps, and the worst in the longest one.
+with the demo's model, which computes on the same device in the same thread. Short sounds are one sentence each.
+Delays are counted in what was once a step: as many windows as go together are encoded. Now each of their layers is
+a step, and nothing else interrupts the device. Encoding takes different times, so the median delay is counted in
+median times, and the worst in the longest one.
 """
 
 import itertools

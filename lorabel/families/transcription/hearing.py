@@ -70,5 +70,6 @@ def _embedded(window: Window, encoder: Any, device: torch.device, dtype: torch.d
     """What the first layer gets, as `WhisperEncoder.forward` of transformers computes it."""
     if window.mel is None:
         raise RuntimeError("a window has neither a spectrogram nor states")
-    embedded = gelu(encoder.conv2(gelu(encoder.conv1(window.mel[None].to(device, dtype)))))
-    return embedded.transpose(1, 2) + encoder.embed_positions.weight
+    embedded: Tensor = gelu(encoder.conv2(gelu(encoder.conv1(window.mel[None].to(device, dtype)))))
+    weights: Tensor = encoder.embed_positions.weight
+    return embedded.transpose(1, 2) + weights
