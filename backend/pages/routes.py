@@ -14,7 +14,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from backend import http_bodies
-from backend.pages import accept, cells, home, project, runs, tasks, version
+from backend.pages import accept, cells, comparison, home, project, runs, tasks, version
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
 from backend.pages.limits import read_limits
@@ -173,6 +173,12 @@ def train(project_id: int) -> str | AnyResponse:
 def show_version(project_id: int, name: str) -> str:
     """Show a version."""
     return render_template("version.html", view=version.read_version(services(), project_id, name))
+
+
+@blueprint.get(f"{PROJECT}/versions/<name>/compare")
+def compare_versions(project_id: int, name: str) -> str:
+    """Show a version beside another one, by the tasks that changed."""
+    return render_template("comparison.html", view=comparison.read_comparison(services(), project_id, name))
 
 
 @blueprint.route(f"{PROJECT}/versions/<name>/promote", methods=["GET", "POST"])
