@@ -12,7 +12,15 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import acceptance_routes, bulk_run_responses, group_routes, http_bodies, rest_responses, rule_routes
+from backend import (
+    acceptance_routes,
+    bulk_run_responses,
+    comparison_routes,
+    group_routes,
+    http_bodies,
+    rest_responses,
+    rule_routes,
+)
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
@@ -113,6 +121,14 @@ OPERATIONS = (
         "Show a version, which is named `3`, `v3` or `p12.v3`.",
         rest_responses.VersionDetails,
         errors=(404,),
+    ),
+    Operation(
+        "get",
+        f"{PROJECT}/versions/{{version}}/compare",
+        "Compare a version with `with`, else with its parent, by the tasks that changed.",
+        comparison_routes.VersionComparisonRecord,
+        errors=(400, 404),
+        query=("with",),
     ),
     Operation(
         "get",

@@ -1,4 +1,4 @@
-"""The page of two versions side by side: which tasks changed for better and for worse, and what each version said."""
+"""The page of two versions side by side: the tasks that changed, and what each version said of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
