@@ -55,7 +55,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Tested:
+class JudgedTask:
     """What candidate and live answered to a task of an evaluation, and what its annotators say."""
 
     task_id: int
@@ -80,15 +80,15 @@ class Judgement:
     live: Metrics
     is_surely_worse: bool = False
     over_head: Gain | None = None
-    tested: Sequence[Tested] = ()
+    tested: Sequence[JudgedTask] = ()
 
 
 def tested_tasks(
     examples: Sequence[PreparedExample], candidate: Sequence[Any], live: Sequence[Any]
-) -> list[Tested]:
+) -> list[JudgedTask]:
     """The examples that were judged with the answers of both to each."""
     return [
-        Tested(example.training_example.task_id, example.target, *answers)
+        JudgedTask(example.training_example.task_id, example.target, *answers)
         for example, *answers in zip(examples, candidate, live, strict=True)
     ]
 

@@ -17,7 +17,7 @@ from lorabel.labeling.redacted_bodies import RedactedBody
 from lorabel.labeling.regions import Region
 from lorabel.problems.base import Problem, TaskData
 from lorabel.problems.binding import bind
-from workers.acceptance import Tested
+from workers.acceptance import JudgedTask
 from workers.attempt import Attempt
 from workers.selection import Selection
 from workers.services import Services
@@ -54,7 +54,7 @@ def make_outcomes(
     return outcomes
 
 
-def _chosen(tested: Iterable[Tested]) -> list[Tested]:
+def _chosen(tested: Iterable[JudgedTask]) -> list[JudgedTask]:
     """At most MOST_TASKS tasks, each once."""
     by_task = {task.task_id: task for task in tested}
     return sorted(by_task.values(), key=lambda task: _rank(task.task_id))[:MOST_TASKS]
@@ -64,7 +64,7 @@ def _rank(task_id: int) -> bytes:
     return hashlib.blake2b(f"outcome {task_id}".encode(), digest_size=8).digest()
 
 
-def _outcome(problem: Problem, tested: Tested, data: TaskData, body: RedactedBody) -> TaskOutcome:
+def _outcome(problem: Problem, tested: JudgedTask, data: TaskData, body: RedactedBody) -> TaskOutcome:
     return TaskOutcome(
         from_name=problem.from_name,
         task_id=tested.task_id,

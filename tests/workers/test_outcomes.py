@@ -14,7 +14,7 @@ from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 from tests.workers.kept_data import version
 from workers import outcomes
-from workers.acceptance import Judgement, Tested
+from workers.acceptance import JudgedTask, Judgement
 from workers.attempt import Attempt
 from workers.outcomes import make_outcomes
 from workers.selection import Selection
@@ -30,7 +30,7 @@ SCORES = (LabelScores(probabilities=(0.9, 0.1)), LabelScores(probabilities=(0.2,
 
 def attempt(task_ids: range) -> dict[str, Attempt]:
     """Live is wrong about every task."""
-    tested = [Tested(task_id, LabelTarget((1,)), SCORES[1], SCORES[0]) for task_id in task_ids]
+    tested = [JudgedTask(task_id, LabelTarget((1,)), SCORES[1], SCORES[0]) for task_id in task_ids]
     metrics = Metrics("accuracy", {"accuracy": 1.0})
     return {"label": Attempt(None, {}, judgement=Judgement(True, "better", metrics, metrics, tested=tested))}
 
