@@ -26,6 +26,7 @@ blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
 REFERENCE = "#/components/schemas/{model}"
 PROJECT = "/api/v1/projects/{project_id}"
+REVIEW = f"{PROJECT}/acceptances/{{acceptance_id}}/review"
 PAGE = ("limit", "offset")
 NUMBERS = (*PAGE, "task")
 
@@ -214,6 +215,9 @@ OPERATIONS = (
         "List the acceptances of a project: what is proved of each label, and what was written.",
         acceptance_routes.AcceptanceList,
         errors=(404,),
+    ),
+    Operation(
+        "get", REVIEW, "Show what people say about a sample.", acceptance_routes.ReviewRecord, errors=(404, 409)
     ),
     Operation(
         "post",

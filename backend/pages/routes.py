@@ -6,6 +6,7 @@ Every answer forbids the browser to load anything from another host, or to run w
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -258,7 +259,8 @@ def show_accept(project_id: int) -> str:
 @blueprint.post(f"{PROJECT}/accept/find")
 def find_acceptable(project_id: int) -> AnyResponse:
     """Queue a bulk run that finds what may be accepted, and writes nothing."""
-    run = accept.ask(services(), project_id, accept.read_wish(request.form), None)
+    wish = replace(accept.read_wish(request.form), is_review=False)
+    run = accept.ask(services(), project_id, wish, None)
     return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
@@ -267,8 +269,9 @@ def accept_tasks(project_id: int) -> str | AnyResponse:
     """Say what accepting would do; do it."""
     if request.method == "GET":
         return render_template("accept_tasks.html", view=accept.read_writing(services(), project_id))
-    email = request.form.get("email", "").strip()
-    run = accept.ask(services(), project_id, accept.read_wish(request.form), email)
+    wish = accept.read_wish(request.form)
+    email = None if wish.is_review else request.form.get("email", "").strip()
+    run = accept.ask(services(), project_id, wish, email)
     return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 

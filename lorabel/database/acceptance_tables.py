@@ -80,7 +80,7 @@ class AcceptedTask(Table):
         result: the annotation's list of regions as it was sent, or the prediction's. The ids of its regions are in
             no other annotation.
         annotation_id: in Label Studio; None until it is known.
-        prediction_id: in Label Studio, of a prediction for review; None until it is known.
+        score: of the prediction; None where it is not known, as of what was accepted before version 0.9.
         is_sampled: whether the task was drawn for review.
         state: an `AcceptedState`.
     """
@@ -91,7 +91,7 @@ class AcceptedTask(Table):
     project_id: Mapped[int]
     result: Mapped[list[Any]] = mapped_column(JSON)
     annotation_id: Mapped[int | None] = mapped_column(BigInteger)
-    prediction_id: Mapped[int | None] = mapped_column(BigInteger)
+    score: Mapped[float | None]
     is_sampled: Mapped[bool] = mapped_column(default=False, server_default=false())
     state: Mapped[str]
 

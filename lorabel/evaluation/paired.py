@@ -66,5 +66,5 @@ class Paired:
         if changed > MOST_EXACT:
             distance = (changed / 2 - fewer - 0.5) / math.sqrt(changed / 4)
             return min(1.0, math.erfc(distance / math.sqrt(2)))
-        tail = sum(comb(changed, count) for count in range(fewer + 1))
-        return min(1.0, 2 * tail / 2**changed)
+        tail: int = sum(comb(changed, count) for count in range(fewer + 1))
+        return min(1.0, 2 * tail / int(2**changed))

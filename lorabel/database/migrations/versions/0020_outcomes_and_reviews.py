@@ -26,5 +26,5 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("review_size", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("tab_id", sa.BigInteger(), nullable=True))
     with op.batch_alter_table("accepted_task", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("prediction_id", sa.BigInteger(), nullable=True))
+        batch_op.add_column(sa.Column("score", sa.Double(), nullable=True))
         batch_op.add_column(sa.Column("is_sampled", sa.Boolean(), server_default=sa.false(), nullable=False))
