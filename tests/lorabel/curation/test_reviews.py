@@ -1,4 +1,4 @@
-"""Whether a promise holds by a random sample, against enumeration and simulation, and against rows of a database."""
+"""Whether a promise holds by a random sample, against enumeration, simulation, and rows of a database."""
 
 from datetime import UTC, datetime, timedelta
 
