@@ -1,16 +1,18 @@
 """REST routes of acceptances: predictions that become annotations where cases prove that enough are right."""
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from flask import Blueprint
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from backend import http_bodies
 from backend.http_bodies import Body, read_body
 from backend.project_routes import PROJECT, as_json
 from backend.rest_responses import Record
 from backend.services import services
+from lorabel.curation.reviews import Review, Verdict, read_review
 from lorabel.database import acceptances, projects
 from lorabel.database.acceptance_records import acceptance_record
 from lorabel.database.tables import Acceptance, BulkRun
@@ -18,7 +20,9 @@ from lorabel.label_studio.access import require_api_access
 
 blueprint = Blueprint("acceptances", __name__, url_prefix="/api/v1")
 ACCEPTANCES = f"{PROJECT}/acceptances"
+ACCEPTANCE = f"{ACCEPTANCES}/<int(max={http_bodies.LARGEST_ID}):acceptance_id>"
 LONGEST_EMAIL = 254
+MOST_REVIEWED = 100_000
 Part = Annotated[float, Field(gt=0, lt=1)]
 Answer = dict[str, Any]
 
@@ -26,12 +30,21 @@ Answer = dict[str, Any]
 class Accept(Body):
     """Body of `POST .../acceptances`. `precision`: the part of the accepted tasks that must be right, with the
     probability `confidence`. `together`: one promise about all labels, not one for each. `user`: e-mail of the
-    user whose annotations the accepted predictions become; without it, nothing is written."""
+    user whose annotations the accepted predictions become; without it, no annotation is written. `review`: write
+    predictions in place of annotations, with a tab for a random sample of so many of them, for people to review;
+    0 for as many as prove the promise if none is wrong."""
 
     precision: Part = 0.98
     confidence: Part = 0.95
     together: bool = False
     user: Annotated[str, Field(min_length=1, max_length=LONGEST_EMAIL)] | None = None
+    review: Annotated[int, Field(ge=0, le=MOST_REVIEWED)] | None = None
+
+    @model_validator(mode="after")
+    def check_user(self) -> Self:
+        if self.user is not None and self.review is not None:
+            raise ValueError("expected user or review, not both: what is reviewed is not annotated yet")
+        return self
 
 
 class LabelProof(Record):
@@ -55,9 +68,10 @@ class LabelProof(Record):
 
 class AcceptanceRecord(Record):
     """An acceptance. `run_id` and `undo_run_id`: its bulk runs, see `preannotations`. `labels`: null until the run
-    has found what is proved. `tasks`: by state the number of tasks: `planned`, `written`, `annotated` (somebody
-    had annotated the task meanwhile), and after an undo `removed`, `changed` (left, since somebody has changed
-    it), and `gone`."""
+    has found what is proved. `review_size`: null without a review; `tab_id`: its tab in Label Studio. `tasks`: by
+    state the number of tasks: `planned`, `written`, `shown` (a prediction for review), `annotated` (somebody had
+    annotated the task meanwhile), and after an undo `removed`, `changed` (left, since somebody has changed it),
+    and `gone`."""
 
     id: int
     run_id: int
@@ -66,6 +80,8 @@ class AcceptanceRecord(Record):
     confidence: float
     is_together: bool
     is_written: bool
+    review_size: int | None
+    tab_id: int | None
     user_email: str | None
     version: str | None
     cases_from: str | None
@@ -82,6 +98,30 @@ class AcceptanceList(Record):
     acceptances: list[AcceptanceRecord]
 
 
+class ReviewRecord(Record):
+    """What people say about a random sample so far. `tasks`: the predictions that the promise is about; `sampled`
+    of them were drawn, of which `reviewed` have an annotation, `wrong` of these say something else, and `skipped`
+    have a skip alone. `estimate`: the part of the reviewed that is right; with `confidence`, that of all lies from
+    `low` to `high`. `verdict`: whether the promise about `precision` holds."""
+
+    tasks: int
+    sampled: int
+    reviewed: int
+    wrong: int
+    skipped: int
+    precision: float
+    confidence: float
+    estimate: float | None
+    low: float
+    high: float
+    verdict: Verdict
+
+    @classmethod
+    def of(cls, review: Review) -> Self:
+        low, high = review.interval
+        return cls(**asdict(review), estimate=review.estimate, low=low, high=high, verdict=review.verdict)
+
+
 @blueprint.post(ACCEPTANCES)
 def accept(project_id: int) -> tuple[Answer, int]:
     """Queue a bulk run that finds which predictions may be accepted, and writes these if a user is named."""
@@ -95,6 +135,7 @@ def accept(project_id: int) -> tuple[Answer, int]:
         confidence=body.confidence,
         is_together=body.together,
         user_email=body.user,
+        review_size=body.review,
     )
     return _start(acceptance, run)
 
@@ -109,7 +150,16 @@ def list_acceptances(project_id: int) -> Answer:
     return as_json(AcceptanceList(acceptances=records))
 
 
-@blueprint.post(f"{ACCEPTANCES}/<int(max={http_bodies.LARGEST_ID}):acceptance_id>/undo")
+@blueprint.get(f"{ACCEPTANCE}/review")
+def show_review(project_id: int, acceptance_id: int) -> Answer:
+    """Show what people say about the sample of an acceptance for review, and whether its promise holds."""
+    with services().store.read() as session:
+        project = projects.get(session, project_id)
+        acceptance = acceptances.get(session, project_id, acceptance_id)
+        return as_json(ReviewRecord.of(read_review(session, project, acceptance)))
+
+
+@blueprint.post(f"{ACCEPTANCE}/undo")
 def undo(project_id: int, acceptance_id: int) -> tuple[Answer, int]:
     """Queue a bulk run that takes back what an acceptance has written, as far as nobody has changed it."""
     _require_api_access(project_id)

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from backend import (
     acceptance_routes,
     bulk_run_routes,
+    comparison_routes,
     group_routes,
     instruction_routes,
     label_studio_routes,
@@ -76,6 +77,7 @@ ROUTE_MODULES = (
     bulk_run_routes,
     search_routes,
     version_routes,
+    comparison_routes,
     instruction_routes,
     rule_routes,
     group_routes,

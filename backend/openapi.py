@@ -12,12 +12,21 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import acceptance_routes, bulk_run_responses, group_routes, http_bodies, rest_responses, rule_routes
+from backend import (
+    acceptance_routes,
+    bulk_run_responses,
+    comparison_routes,
+    group_routes,
+    http_bodies,
+    rest_responses,
+    rule_routes,
+)
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
 REFERENCE = "#/components/schemas/{model}"
 PROJECT = "/api/v1/projects/{project_id}"
+REVIEW = f"{PROJECT}/acceptances/{{acceptance_id}}/review"
 PAGE = ("limit", "offset")
 NUMBERS = (*PAGE, "task")
 
@@ -116,6 +125,14 @@ OPERATIONS = (
     ),
     Operation(
         "get",
+        f"{PROJECT}/versions/{{version}}/compare",
+        "Compare a version with `with`, else with its parent, by the tasks that changed.",
+        comparison_routes.VersionComparisonRecord,
+        errors=(400, 404),
+        query=("with",),
+    ),
+    Operation(
+        "get",
         f"{PROJECT}/runs",
         "List the training runs of a project, the newest first.",
         rest_responses.RunList,
@@ -198,6 +215,9 @@ OPERATIONS = (
         "List the acceptances of a project: what is proved of each label, and what was written.",
         acceptance_routes.AcceptanceList,
         errors=(404,),
+    ),
+    Operation(
+        "get", REVIEW, "Show what people say about a sample.", acceptance_routes.ReviewRecord, errors=(404, 409)
     ),
     Operation(
         "post",

@@ -18,7 +18,7 @@ from sqlalchemy import event, insert, select, text
 from backend.app import create_app
 from backend.services import EXTENSION
 from lorabel.database.store import Store
-from lorabel.database.tables import ModelVersion, Project, RunState, TrainingRun, VersionState
+from lorabel.database.tables import ModelVersion, Project, RunState, TaskOutcome, TrainingRun, VersionState
 from lorabel.settings import Settings
 
 LABELS = tuple(f"label {number}" for number in range(20))
@@ -72,6 +72,8 @@ PAGES = {
     "tasks, contradicted": "/ui/projects/1/tasks?show=annotators",
     "accept": "/ui/projects/1/accept",
     "version": "/ui/projects/1/versions/v40",
+    "side by side": "/ui/projects/1/versions/v40/compare",
+    "side by side, far": "/ui/projects/1/versions/v40/compare?with=v5&show=better",
     "promote": "/ui/projects/1/versions/v40/promote",
     "runs": "/ui/runs",
     "runs, page 50": "/ui/runs?training=50",
@@ -146,9 +148,13 @@ def fill(store: Store, projects: int, versions: int, annotations: int) -> None:
         numbers = range(1, per_project + 1)
         session.execute(insert(TrainingRun), [_run(number) for number in numbers])
         session.execute(insert(ModelVersion), [_version(number, per_project) for number in numbers])
+        for number in numbers:
+            session.execute(insert(TaskOutcome), _outcomes(number))
     for table in (TrainingRun, ModelVersion):
         with store.write() as session:
             session.execute(_copy_to_other_projects(table, per_project))
+    with store.write() as session:
+        session.execute(_outcomes_of_other_projects())
     with store.write() as session:
         rows = ANNOTATIONS.format(**(SQLITE if store.is_sqlite else POSTGRESQL))
         session.execute(text(rows), {"annotations": annotations, "projects": projects})
@@ -165,6 +171,37 @@ def _copy_to_other_projects(table: type[TrainingRun | ModelVersion], per_project
         changed["run_id"] = ModelVersion.run_id + offset
     rows = select(*(changed.get(name, table.__table__.c[name]) for name in names)).join(Project, Project.id > 1)
     return insert(table).from_select(names, rows.where(table.project_id == 1))
+
+
+def _outcomes_of_other_projects() -> Any:
+    """Statement that gives every other project a tenth of the outcomes of the first."""
+    table = TaskOutcome.__table__
+    names = [column.name for column in table.columns]
+    rows = select(*(Project.id if name == "project_id" else table.c[name] for name in names))
+    rows = rows.join(Project, Project.id > 1).where(TaskOutcome.project_id == 1, TaskOutcome.task_id % 20 == 1)
+    return insert(TaskOutcome).from_select(names, rows)
+
+
+def _outcomes(number: int) -> list[dict[str, Any]]:
+    """What a version answered to 500 tasks; to each seventh something else than its parent."""
+    return [
+        {
+            "project_id": 1,
+            "number": number,
+            "from_name": "kind",
+            "task_id": 2 * place + 1,
+            "value": float((place + number) % 7 != 0),
+            "live_value": float((place + number - 1) % 7 != 0),
+            "result": _answer(place),
+            "live_result": _answer(place + 1),
+        }
+        for place in range(500)
+    ]
+
+
+def _answer(place: int) -> list[dict[str, Any]]:
+    value = {"choices": [LABELS[place % len(LABELS)]]}
+    return [{"from_name": "kind", "to_name": "image", "type": "choices", "value": value}]
 
 
 def _run(number: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from lorabel.label_studio.records import AnnotatedTask
 from lorabel.labeling.regions import Region
 from lorabel.problems._choices import ChoicesProblem
 from lorabel.problems.base import Problem
+from workers import review
 from workers.bulk_runs import ConnectedContext, carry_out_connected, is_transient, pause_s
 from workers.retries import try_again
 from workers.unseen_cases import find_cases, predict_all
@@ -63,6 +64,10 @@ def _accept(context: ConnectedContext) -> None:
     if acceptance.labels is None:
         acceptance = _find_scores(context, acceptance)
     written = _write(context, acceptance) if acceptance.is_written else 0
+    if acceptance.review_size is not None:
+        log.info(
+            "%d predictions of acceptance %d are to be reviewed", review.show(context, acceptance), acceptance.id
+        )
     with store.write() as session:
         leases.finish(session, run, RunState.FINISHED, label_studio_s=context.pace.spent_s)
     log.info("acceptance %d of project %d has written %d annotations", acceptance.id, run.project_id, written)
@@ -84,11 +89,13 @@ def _find_scores(context: ConnectedContext, acceptance: Acceptance) -> Acceptanc
     _check_heads(context, model)
     taken = [_Answer(problem, predicted, earlier[task_id]) for task_id, predicted in predicted_now.items()]
     proofs = _prove(acceptance, found.by_label, list(answers.values()), taken, _labels(problem))
+    is_stored = acceptance.is_written or acceptance.review_size is not None
     accepted = {
-        task_id: as_annotated(answer.regions)
+        task_id: answer
         for task_id, answer in answers.items()
-        if acceptance.is_written and _is_proved(proofs, answer, is_together=acceptance.is_together)
+        if is_stored and _is_proved(proofs, answer, is_together=acceptance.is_together)
     }
+    sample = review.draw_sample(acceptance, accepted)
     with context.services.store.write() as session:
         leases.update_claimed(session, context.run, heartbeat_at=now())
         row = acceptances.get(session, acceptance.project_id, acceptance.id)
@@ -102,10 +109,12 @@ def _find_scores(context: ConnectedContext, acceptance: Acceptance) -> Acceptanc
                 acceptance_id=row.id,
                 task_id=task_id,
                 project_id=row.project_id,
-                result=result,
+                result=as_annotated(answer.regions),
+                score=answer.score,
+                is_sampled=task_id in sample,
                 state=AcceptedState.PLANNED,
             )
-            for task_id, result in accepted.items()
+            for task_id, answer in accepted.items()
         )
         session.flush()
         return row
@@ -288,7 +297,11 @@ def _undo(context: ConnectedContext) -> None:
     with store.read() as session:
         acceptance = acceptances.of_run(session, run.id)
         rows = acceptances.tasks_in(session, acceptance.id, AcceptedState.PLANNED, AcceptedState.WRITTEN)
-    leases.report(store, run, total=len(rows))
+    if acceptance.review_size is not None:
+        review.take_back(context, acceptance)
+        rows = []
+    else:
+        leases.report(store, run, total=len(rows))
     done = skipped = 0
     for row in rows:
         state = _try(context, partial(_take_back, context, row, acceptance.writer_id))

@@ -22,6 +22,7 @@ from lorabel.evaluation.metrics import Metrics
 from lorabel.problems._label_scores import SMALLEST_PROBABILITY
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
+from workers.examples import PreparedExample
 
 STANDARD_ERRORS = 2.0
 """With 1.0, one in six candidates without any gain would be accepted. Two such, of 30 runs, lost 0.005 and 0.0075
@@ -54,12 +55,23 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class JudgedTask:
+    """What candidate and live answered to a task of an evaluation, and what its annotators say."""
+
+    task_id: int
+    target: Any
+    candidate: Any
+    live: Any
+
+
+@dataclass(frozen=True)
 class Judgement:
     """Whether the candidate is accepted, the reason as a sentence, and the metrics of both.
 
     Attributes:
         is_surely_worse: whether the candidate's log-loss is higher by more than a standard error.
         over_head: what a candidate beside a fitted head gains over the head alone; None for all others.
+        tested: the tasks that both were judged on.
     """
 
     is_accepted: bool
@@ -68,6 +80,17 @@ class Judgement:
     live: Metrics
     is_surely_worse: bool = False
     over_head: Gain | None = None
+    tested: Sequence[JudgedTask] = ()
+
+
+def tested_tasks(
+    examples: Sequence[PreparedExample], candidate: Sequence[Any], live: Sequence[Any]
+) -> list[JudgedTask]:
+    """The examples that were judged with the answers of both to each."""
+    return [
+        JudgedTask(example.training_example.task_id, example.target, *answers)
+        for example, *answers in zip(examples, candidate, live, strict=True)
+    ]
 
 
 def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) -> Judgement:

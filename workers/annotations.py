@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, undefer
 
-from lorabel.database import acceptances, instructions, rule_effects, task_embeddings, task_features
+from lorabel.database import acceptances, instructions, rule_effects, task_embeddings, task_features, task_outcomes
 from lorabel.database.acceptance_tables import AcceptedTask
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Annotation, DeletedTask, UnreadableTask, now
@@ -96,6 +96,7 @@ def delete_tasks(store: Store, session: Session, project_id: int, task_ids: Coll
     """Delete tasks and their annotations, for which no event comes. Returns how many of both that changed."""
     task_embeddings.delete_tasks(store, session, project_id, task_ids)
     task_features.delete_tasks(session, project_id, task_ids)
+    task_outcomes.delete_tasks(session, project_id, task_ids)
     instructions.forget_tasks(session, project_id, task_ids)
     rule_effects.forget_tasks(session, project_id, task_ids)
     new_ids = set(task_ids)

@@ -28,7 +28,7 @@ from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from workers import evaluate, lora
-from workers.acceptance import Judgement, judge_beside_head, log_losses
+from workers.acceptance import Judgement, judge_beside_head, log_losses, tested_tasks
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.examples import PreparedExample, TrainingExample, TrainingPlan
 from workers.folds import Fold, choosing_folds, clusters, make_folds, near_duplicates
@@ -308,14 +308,16 @@ class _Procedure:
             features: for each fold, those of all examples.
             start: how the training begins, for the decision.
         """
-        targets = [examples.prepared[index].target for fold in folds for index in fold.tested]
+        tested = [examples.prepared[index] for fold in folds for index in fold.tested]
         outputs = self._outputs(examples, folds, features)
         now = self._outputs(examples, folds, [examples.features] * len(folds))
         head_alone = None
         if self.context.live is not None:
             head_alone = self._outputs(examples, folds, [examples.base_features] * len(folds))
+        targets = [example.target for example in tested]
         judgement = judge_beside_head(self.problem, targets, outputs, now, head_alone)
-        return replace(judgement, decision=f"{judgement.decision}; {start}")
+        decision = f"{judgement.decision}; {start}"
+        return replace(judgement, decision=decision, tested=tested_tasks(tested, outputs, now))
 
     def _outputs(
         self, examples: _Examples, folds: Sequence[Fold], features_by_fold: Sequence[Sequence[Features]]

@@ -3,6 +3,7 @@ tasks."""
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from peft import PeftModel
 from lorabel.families.base import Family
 from lorabel.problems.base import Problem
 from workers import evaluate, examples, launch, lora
-from workers.acceptance import judge
+from workers.acceptance import judge, tested_tasks
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.beside_head import make_candidate_beside_head
 from workers.calibration import calibrate
@@ -79,8 +80,9 @@ def make_candidate(
     candidate_metrics = evaluate.compute_metrics(problem, tested_examples, all_outputs)
     live_metrics = evaluate.compute_metrics(problem, tested_examples, live_outputs)
     targets = [example.target for example in held_out]
+    judgement = judge(candidate_metrics, live_metrics, len(held_out), settings)
     candidate = Candidate(
-        judge(candidate_metrics, live_metrics, len(held_out), settings),
+        replace(judgement, tested=tested_tasks(tested_examples, all_outputs, live_outputs)),
         calibrate(problem, targets, outputs[: len(held_out)], settings.evaluate_min_tasks),
         family.name,
         family.source,

@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
-from lorabel.database import instructions, project_heads, projects, training_runs, versions
+from lorabel.database import instructions, project_heads, projects, task_outcomes, training_runs, versions
 from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.loss_curves import LossCurve
 from lorabel.database.tables import (
@@ -47,6 +47,7 @@ from workers.beside_head import recipe_for
 from workers.candidate import make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
+from workers.outcomes import make_outcomes
 from workers.reconcile import reconcile
 from workers.selection import Selection, select_annotations
 from workers.services import Services
@@ -115,7 +116,7 @@ def _train(services: Services, run: TrainingRun) -> None:
                 services, run, project, problem, plan, recipe, Path(scratch), has_head=has_head
             )
             attempts[problem.from_name] = replace(attempt, left_out=plan.left_out)
-        _conclude(services, run, project, selection.new, attempts, Path(scratch))
+        _conclude(services, run, project, selection, attempts, Path(scratch))
 
 
 def _is_headed(plan: examples.TrainingPlan) -> bool:
@@ -242,7 +243,7 @@ def _conclude(
     services: Services,
     run: TrainingRun,
     project: Project,
-    new: list[Annotation],
+    selection: Selection,
     attempts: dict[str, Attempt],
     scratch: Path,
 ) -> None:
@@ -255,7 +256,8 @@ def _conclude(
     candidates = new_version.candidates(attempts)
     version = new_version.write_version(services, run, project, attempts, scratch) if candidates else None
     left = frozenset[int]().union(*(attempt.left for attempt in attempts.values()))
-    read = [annotation for annotation in new if annotation.id not in left]
+    read = [annotation for annotation in selection.new if annotation.id not in left]
+    outcomes = [] if version is None else make_outcomes(services, project, version, attempts, selection)
     with _emptied_if_lost(services, version), services.store.write() as session:
         project = projects.get(session, project.id, is_locked=True)
         if version is not None and version.parent != project.live_number:
@@ -275,7 +277,7 @@ def _conclude(
         training_runs.finish(session, run, RunState.FINISHED, **summary)
         if version is not None:
             session.add(version)
-            session.flush()
+            task_outcomes.write(session, version, outcomes)
             if version.state == VersionState.CANDIDATE:
                 versions.make_live(session, project, version.number)
                 project_heads.count_all_again(project)

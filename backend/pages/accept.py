@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flask import request
+from sqlalchemy.orm import Session
 
 from backend.acceptance_routes import LONGEST_EMAIL
 from backend.pages.paging import Page, read_page
+from backend.pages.project import link_of
 from backend.services import Services
+from lorabel.curation.reviews import SHOWN, read_review
 from lorabel.database import acceptances
 from lorabel.database import projects as project_rows
 from lorabel.database.acceptance_records import promise
 from lorabel.database.acceptance_tables import AcceptedState
 from lorabel.database.tables import Acceptance, BulkRun, Project
-from lorabel.errors import BadRequestError, ConflictError
+from lorabel.errors import BadRequestError, ConflictError, LorabelError
 from lorabel.label_studio.access import api_access, require_api_access
 
 CONFIDENCE = 0.95
@@ -26,10 +29,14 @@ REASON = "asked for on the page"
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: the part of accepted tasks that must be right, and whether of all labels together."""
+    """What is asked for: the part of accepted tasks that must be right, and whether of all labels together.
+
+    `is_review`: whether people are to review a sample, before anything is annotated.
+    """
 
     precision: float = DEFAULT_PRECISION
     is_together: bool = False
+    is_review: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,20 @@ class AcceptanceRow:
     Attributes:
         run: the bulk run that makes or undoes it; None if that was removed.
         counts: by `AcceptedState` the number of its tasks.
+        review: what people say about its sample; empty if it has none.
+        tab_link: to the tab of the sample in Label Studio; None if there is none.
     """
 
     acceptance: Acceptance
     run: BulkRun | None
     counts: Mapping[str, int]
+    review: str = ""
+    tab_link: str | None = None
 
     @property
     def can_be_undone(self) -> bool:
         """Whether some of it is in Label Studio."""
-        return self.counts.get(AcceptedState.WRITTEN, 0) > 0
+        return self.counts.get(AcceptedState.WRITTEN, 0) + self.counts.get(AcceptedState.SHOWN, 0) > 0
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,17 @@ def read_accept(services: Services, project_id: int) -> AcceptPage:
         of_project = acceptances.list_of(session, project_id)
         page = read_page("page", lambda offset, limit: of_project[offset : offset + limit])
         counts = acceptances.count_states_of(session, [row.id for row in page.rows])
+        link = link_of(services, project)
         rows = [
-            AcceptanceRow(row, session.get(BulkRun, row.undo_run_id or row.run_id), counts[row.id])
+            AcceptanceRow(
+                row,
+                session.get(BulkRun, row.undo_run_id or row.run_id),
+                counts[row.id],
+                _said_in_review(session, project, row, counts[row.id]),
+                f"{link}?tab={row.tab_id}"
+                if link and row.tab_id and AcceptedState.SHOWN in counts[row.id]
+                else None,
+            )
             for row in page.rows
         ]
     newest = next((row for row in of_project if row.labels is not None), None)
@@ -112,6 +132,16 @@ def read_accept(services: Services, project_id: int) -> AcceptPage:
     )
 
 
+def _said_in_review(session: Session, project: Project, row: Acceptance, counts: Mapping[str, int]) -> str:
+    """What people say about the sample of an acceptance; empty while there is none."""
+    if row.review_size is None or not counts.keys() & set(SHOWN):
+        return ""
+    try:
+        return str(read_review(session, project, row))
+    except LorabelError as error:
+        return str(error)
+
+
 def read_wish(fields: Mapping[str, str]) -> Wish:
     """What a form asks for. Raises BadRequestError if the precision is no number between 0 and 1."""
     text = fields.get("precision", str(DEFAULT_PRECISION))
@@ -121,7 +151,7 @@ def read_wish(fields: Mapping[str, str]) -> Wish:
         precision = 0.0
     if not 0 < precision < 1:
         raise BadRequestError(f"precision={text[:20]!r} is no number between 0 and 1")
-    return Wish(precision, "together" in fields)
+    return Wish(precision, "together" in fields, "review" in fields)
 
 
 def read_writing(services: Services, project_id: int) -> AcceptQuestion:
@@ -171,6 +201,7 @@ def ask(services: Services, project_id: int, wish: Wish, email: str | None) -> B
         confidence=CONFIDENCE,
         is_together=wish.is_together,
         user_email=email,
+        review_size=0 if wish.is_review else None,
     )
     return _start(services, run)
 

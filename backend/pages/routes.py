@@ -6,6 +6,7 @@ Every answer forbids the browser to load anything from another host, or to run w
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from backend import http_bodies
-from backend.pages import accept, cells, home, project, runs, tasks, version
+from backend.pages import accept, cells, comparison, home, project, runs, tasks, version
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
 from backend.pages.limits import read_limits
@@ -175,6 +176,12 @@ def show_version(project_id: int, name: str) -> str:
     return render_template("version.html", view=version.read_version(services(), project_id, name))
 
 
+@blueprint.get(f"{PROJECT}/versions/<name>/compare")
+def compare_versions(project_id: int, name: str) -> str:
+    """Show a version beside another one, by the tasks that changed."""
+    return render_template("comparison.html", view=comparison.read_comparison(services(), project_id, name))
+
+
 @blueprint.route(f"{PROJECT}/versions/<name>/promote", methods=["GET", "POST"])
 def promote(project_id: int, name: str) -> str | AnyResponse:
     """Say what making a version live would do; do it."""
@@ -252,7 +259,8 @@ def show_accept(project_id: int) -> str:
 @blueprint.post(f"{PROJECT}/accept/find")
 def find_acceptable(project_id: int) -> AnyResponse:
     """Queue a bulk run that finds what may be accepted, and writes nothing."""
-    run = accept.ask(services(), project_id, accept.read_wish(request.form), None)
+    wish = replace(accept.read_wish(request.form), is_review=False)
+    run = accept.ask(services(), project_id, wish, None)
     return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
@@ -261,8 +269,9 @@ def accept_tasks(project_id: int) -> str | AnyResponse:
     """Say what accepting would do; do it."""
     if request.method == "GET":
         return render_template("accept_tasks.html", view=accept.read_writing(services(), project_id))
-    email = request.form.get("email", "").strip()
-    run = accept.ask(services(), project_id, accept.read_wish(request.form), email)
+    wish = accept.read_wish(request.form)
+    email = None if wish.is_review else request.form.get("email", "").strip()
+    run = accept.ask(services(), project_id, wish, email)
     return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 

@@ -111,6 +111,11 @@ class TaskPreviews:
         return {task.task_id: task.data for task in tasks}
 
 
+def picture_tag(project: Project) -> str | None:
+    """The name of the object tag whose picture is shown; None if the label config has none."""
+    return next((tag.name for tag in _object_tags(project) if tag.tag == "Image"), None)
+
+
 def _missing(task_ids: Sequence[int], previews: Mapping[int, Preview]) -> list[int]:
     return [task_id for task_id in task_ids if task_id not in previews]
 

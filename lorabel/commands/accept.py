@@ -1,5 +1,6 @@
 """`lorabel accept`: a bulk run finds which predictions may be accepted, and a terminal shows what is proved."""
 
+from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -8,6 +9,7 @@ from lorabel.commands.bulk_runs import carry_out
 from lorabel.commands.context import CommandContext, new_table, open_context, print_json
 from lorabel.commands.heading import print_heading
 from lorabel.commands.progress import report
+from lorabel.curation.reviews import read_review
 from lorabel.database import acceptances, projects
 from lorabel.database.acceptance_records import acceptance_record, promise
 from lorabel.database.acceptance_tables import AcceptedState
@@ -23,6 +25,7 @@ def accept(
     precision: float,
     confidence: float,
     user_email: str | None,
+    review_size: int | None,
     *,
     is_together: bool,
     is_detached: bool,
@@ -31,7 +34,8 @@ def accept(
     """Queue a bulk run that finds what may be accepted, show it until it has ended, and print what it found.
 
     Args:
-        user_email: of the user whose annotations the accepted predictions become; None: nothing is written.
+        user_email: of the user whose annotations the accepted predictions become; None: none is written.
+        review_size: of the random sample to review, see `acceptances.request`; None: no predictions are written.
 
     Raises:
         Exit: as `lorabel.commands.bulk_runs.preannotate`.
@@ -46,6 +50,7 @@ def accept(
             confidence=confidence,
             is_together=is_together,
             user_email=user_email,
+            review_size=review_size,
         )
         _carry_out(context, acceptance, run, is_detached=is_detached, is_json=is_json)
 
@@ -76,6 +81,21 @@ def show_last(project_id: int, *, is_json: bool) -> None:
             print_json({"acceptance": None})
         else:
             context.console.print(f"nothing was accepted in project {project_id} yet")
+
+
+def show_review(project_id: int, acceptance_id: int, *, is_json: bool) -> None:
+    """Print what people say about the sample of an acceptance for review. Starts nothing."""
+    with open_context(is_json=is_json) as context:
+        with context.store.read() as session:
+            project = projects.get(session, project_id)
+            acceptance = acceptances.get(session, project_id, acceptance_id)
+            review = read_review(session, project, acceptance)
+        if is_json:
+            low, high = review.interval
+            figures = {"estimate": review.estimate, "low": low, "high": high, "verdict": review.verdict}
+            print_json({"review": {**asdict(review), **figures}})
+        else:
+            context.console.print(str(review), highlight=False, markup=False)
 
 
 def _require_api_access(context: CommandContext, project_id: int) -> None:
@@ -134,10 +154,11 @@ def _row(proof: Json) -> tuple[str, ...]:
 
 
 def _outcome(acceptance: Acceptance, counts: dict[str, int]) -> list[str]:
-    if not acceptance.is_written:
+    if not acceptance.is_written and acceptance.review_size is None:
         return ["nothing was written; `--write --user EMAIL` writes"]
     said: list[tuple[Any, str]] = [
         (AcceptedState.WRITTEN, f"annotations of {acceptance.user_email} are in Label Studio"),
+        (AcceptedState.SHOWN, f"predictions are in Label Studio for review, see the tab Review {acceptance.id}"),
         (AcceptedState.PLANNED, "are not written yet"),
         (AcceptedState.ANNOTATED, "were not written, since somebody had annotated the task meanwhile"),
         (AcceptedState.REMOVED, "were taken back"),
@@ -146,4 +167,9 @@ def _outcome(acceptance: Acceptance, counts: dict[str, int]) -> list[str]:
     ]
     lines = [f"{counts[state]} {words}" for state, words in said if counts.get(state)]
     undo_with = f"`lorabel accept {acceptance.project_id} --undo {acceptance.id}` takes them back"
-    return [*lines, *([undo_with] if counts.get(AcceptedState.WRITTEN) else [])]
+    if acceptance.review_size is not None and counts.get(AcceptedState.SHOWN):
+        lines.append(
+            f"`lorabel accept {acceptance.project_id} --reviewed {acceptance.id}` says what people have found"
+        )
+    is_there = counts.get(AcceptedState.WRITTEN) or counts.get(AcceptedState.SHOWN)
+    return [*lines, *([undo_with] if is_there else [])]

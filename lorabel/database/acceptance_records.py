@@ -6,6 +6,7 @@ from lorabel.database.base_table import Json
 from lorabel.database.tables import Acceptance
 
 FIELDS: tuple[str, ...] = ("id", "run_id", "undo_run_id", "precision", "confidence", "is_together", "is_written")
+FIELDS += ("review_size", "tab_id")
 FIELDS += ("user_email", "version", "cases_from", "labels", "warnings", "created_at")
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lorabel.database.base_table import Json, Table
@@ -16,11 +16,12 @@ class AcceptedState(StrEnum):
     `planned`: Label Studio has not been asked to write it yet, or its answer was lost. `written`: the annotation
     is in Label Studio. `annotated`: somebody had annotated or skipped the task before. `removed`: undone.
     `changed`: not undone, since somebody has changed the annotation. `gone`: somebody had deleted it before it was
-    undone.
+    undone. `shown`: a prediction for review is in Label Studio, and no annotation.
     """
 
     PLANNED = "planned"
     WRITTEN = "written"
+    SHOWN = "shown"
     ANNOTATED = "annotated"
     REMOVED = "removed"
     CHANGED = "changed"
@@ -36,7 +37,10 @@ class Acceptance(Table):
         precision: the part of the accepted tasks that must be right.
         confidence: the least probability of that.
         is_together: whether the promise is about all labels together; else about each label by itself.
-        is_written: whether annotations were asked for; else scores alone.
+        is_written: whether annotations were asked for; else scores alone, or predictions for review.
+        review_size: how many of the tasks people are asked to review, of which all get predictions; None if no
+            review was asked for.
+        tab_id: of the tab in Label Studio's Data Manager that lists these; None until it is there.
         user_email: of the user whose annotations they become.
         writer_id: user id in Label Studio of whose token writes them.
         user_id: of the user with `user_email`.
@@ -55,6 +59,8 @@ class Acceptance(Table):
     confidence: Mapped[float]
     is_together: Mapped[bool]
     is_written: Mapped[bool]
+    review_size: Mapped[int | None]
+    tab_id: Mapped[int | None] = mapped_column(BigInteger)
     user_email: Mapped[str | None]
     user_id: Mapped[int | None]
     writer_id: Mapped[int | None]
@@ -71,8 +77,11 @@ class AcceptedTask(Table):
     """A task whose prediction was accepted.
 
     Attributes:
-        result: the annotation's list of regions as it was sent. The ids of its regions are in no other annotation.
+        result: the annotation's list of regions as it was sent, or the prediction's. The ids of its regions are in
+            no other annotation.
         annotation_id: in Label Studio; None until it is known.
+        score: of the prediction; None where it is not known, as of what was accepted before version 0.9.
+        is_sampled: whether the task was drawn for review.
         state: an `AcceptedState`.
     """
 
@@ -82,6 +91,8 @@ class AcceptedTask(Table):
     project_id: Mapped[int]
     result: Mapped[list[Any]] = mapped_column(JSON)
     annotation_id: Mapped[int | None] = mapped_column(BigInteger)
+    score: Mapped[float | None]
+    is_sampled: Mapped[bool] = mapped_column(default=False, server_default=false())
     state: Mapped[str]
 
     __table_args__ = (Index("accepted_task_of_project", "project_id", "task_id"),)

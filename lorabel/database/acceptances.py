@@ -26,11 +26,14 @@ def request(
     confidence: float,
     is_together: bool,
     user_email: str | None,
+    review_size: int | None = None,
 ) -> tuple[Acceptance, BulkRun]:
     """Add an acceptance with its queued bulk run.
 
     Args:
         user_email: of the user whose annotations the accepted predictions become; None if none is to be written.
+        review_size: of a random sample that people are to review, which makes predictions and no annotations;
+            0 for as many as prove the promise if none is wrong. None without a review.
 
     Raises:
         NotFoundError: no such project.
@@ -47,6 +50,7 @@ def request(
             is_together=is_together,
             is_written=user_email is not None,
             user_email=user_email,
+            review_size=review_size,
         )
         session.add(acceptance)
         session.flush()
@@ -63,7 +67,7 @@ def request_undo(store: Store, project_id: int, acceptance_id: int, reason: str)
     with store.write() as session:
         projects.get(session, project_id, is_locked=True)
         acceptance = get(session, project_id, acceptance_id)
-        if not acceptance.is_written:
+        if not acceptance.is_written and acceptance.review_size is None:
             raise ConflictError(f"acceptance {acceptance_id} of project {project_id} has written nothing")
         run = _add_run(session, project_id, BulkRunKind.ACCEPTANCE_UNDO, reason)
         acceptance.undo_run_id = run.id
@@ -138,8 +142,12 @@ def count_states_of(session: Session, acceptance_ids: Sequence[int]) -> dict[int
 
 
 def find_accepted(session: Session, project_id: int, task_ids: Collection[int]) -> list[AcceptedTask]:
-    """The accepted tasks of a project among some tasks. A task is accepted several times if that was undone."""
-    of_project = select(AcceptedTask).where(AcceptedTask.project_id == project_id)
+    """The tasks of a project, among some tasks, that acceptances have annotated, or are about to.
+
+    A task is accepted several times if that was undone. A prediction for review becomes a person's annotation.
+    """
+    is_annotated = (AcceptedTask.acceptance_id == Acceptance.id, Acceptance.review_size.is_(None))
+    of_project = select(AcceptedTask).where(AcceptedTask.project_id == project_id, *is_annotated)
     return [
         row
         for chunk in id_chunks(sorted(task_ids))

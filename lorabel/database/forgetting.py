@@ -38,7 +38,7 @@ from lorabel.database.tables import (
 from lorabel.database.training_runs import ACTIVE
 
 # In which an annotator's own tasks have rows that say something of the annotator's work.
-OF_ANNOTATED_TASKS = ("task_features", "typed_instruction")
+OF_ANNOTATED_TASKS = ("task_features", "task_outcome", "typed_instruction")
 BY_ANNOTATION_ID = ("skipped", "left_out")
 
 

@@ -1,6 +1,6 @@
 """A project's newest annotations, each with the prediction that its annotator was shown."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -57,6 +57,15 @@ def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
         .limit(limit)
     )
     return [answer_of(*row) for row in session.execute(query)]
+
+
+def results_of(session: Session, project_id: int, task_ids: Collection[int]) -> dict[int, list[Any]]:
+    """Task id -> the result of its newest usable annotation. Results that are long are missing."""
+    rows = select(Annotation.task_id, if_short(Annotation.result)).where(
+        Annotation.project_id == project_id, Annotation.task_id.in_(task_ids), *IS_USABLE
+    )
+    oldest_first = session.execute(rows.order_by(Annotation.updated_at, Annotation.id))
+    return {task_id: result for task_id, result in oldest_first if isinstance(result, list)}
 
 
 def if_short(column: Any) -> ColumnElement[Any]:

@@ -182,6 +182,12 @@ class ChoicesProblem(Problem):
             [target.indices for target in targets], predicted, probabilities, names, self.is_multiple
         )
 
+    def value(self, target: LabelTarget, output: LabelScores) -> float:
+        """Return 1 if all labels are right, else 0; of a taxonomy its metric."""
+        if self.taxonomy is not None:
+            return super().value(target, output)
+        return float(tuple(self._choose(output)[0]) == target.indices)
+
     def aggregate(self, targets: Sequence[LabelTarget]) -> LabelTarget:
         """Take the vote of the majority, with one vote per annotator; the newest target decides a tie."""
         if len(set(targets)) == 1:

@@ -167,6 +167,11 @@ class Problem(ABC):
         better than a wrong answer.
         """
 
+    def value(self, target: Any, output: Any) -> float:
+        """Return the primary metric of a single task."""
+        metrics = self.metrics([target], [output])
+        return float(metrics.values[metrics.primary])
+
     def written(self, question: Any, data: TaskData) -> Input | None:
         """Return the question as a model that writes is asked; None if it cannot be asked so, as by default.
 

@@ -19,6 +19,7 @@ from lorabel.database.tables import (
     ModelVersion,
     Project,
     RunState,
+    TaskOutcome,
     TrainingRun,
     VersionState,
     now,
@@ -169,6 +170,7 @@ def write(store: Store, *, is_running: bool = True) -> None:
             )
         )
         session.add_all(_annotations())
+        session.add_all(_outcomes())
 
 
 def write_reviews(store: Store) -> None:
@@ -230,6 +232,31 @@ def _acceptance() -> Acceptance:
         ],
         warnings=[],
     )
+
+
+def _outcomes() -> list[TaskOutcome]:
+    """Of the 40 tasks that v3 was judged on, it answers 8 better than v1, and one worse; v1 also has answers of
+    its own run, with 10 better than the base models, on half of these tasks."""
+    rows = []
+    for number, changes in ((1, {1: range(10)}), (3, {1: range(8), -1: range(8, 9)})):
+        tasks = range(20) if number == 1 else range(40)
+        for place in tasks:
+            truth = LABELS[place % 3]
+            wrong = result(LABELS[(place + 1) % 3])
+            is_better, is_worse = place in changes[1], place in changes.get(-1, ())
+            rows.append(
+                TaskOutcome(
+                    project_id=1,
+                    number=number,
+                    from_name="shape",
+                    task_id=1001 + place,
+                    value=0.0 if is_worse else 1.0,
+                    live_value=0.0 if is_better else 1.0,
+                    result=wrong if is_worse else result(truth),
+                    live_result=wrong if is_better else result(truth),
+                )
+            )
+    return rows
 
 
 def _annotations() -> list[Annotation]:

@@ -58,6 +58,7 @@ REQUESTS = [
     ("get", "/api/v1/projects/1", None),
     ("get", "/api/v1/projects/1/versions", None),
     ("get", "/api/v1/projects/1/versions/v0", None),
+    ("get", "/api/v1/projects/1/versions/v0/compare", None),
     ("get", "/api/v1/projects/1/runs", None),
     ("get", "/api/v1/projects/1/annotations", None),
     ("get", "/api/v1/events", None),

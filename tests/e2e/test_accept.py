@@ -111,3 +111,61 @@ def test_accepted_predictions_are_a_users_annotations_are_not_learned_from_and_a
             written["id"],
             shown["id"],
         ]
+
+
+def test_a_random_sample_is_reviewed_in_a_tab_and_tells_whether_the_promise_holds(
+    lorabel_up: Lorabel, label_studio: Server, client: LabelStudio
+) -> None:
+    drawn = [picture for picture in pictures(300, seed=9) if picture.colour in COLOURS][: LABELED + OPEN]
+    created = client.call("POST", "/api/projects/", json={"title": "review", "label_config": CONFIG})
+    project = str(created["id"])
+    tasks = [{"image": data_url(picture)} for picture in drawn]
+    client.call("POST", f"/api/projects/{project}/import", json=tasks, timeout_s=TIMEOUT_S)
+    connect(lorabel_up.settings, label_studio.url, label_studio.token, created["id"])
+    colours = dict(zip((task.task_id for task in client.tasks(created["id"])), drawn, strict=True))
+    for task_id in list(colours)[:LABELED]:
+        body = {"result": [choices("colour", "image", [colours[task_id].colour])]}
+        client.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
+    address = f"{lorabel_up.url}/api/v1/projects/{project}"
+
+    def counted() -> int:
+        return int(httpx.get(f"{address}/annotations", trust_env=False, timeout=TIMEOUT_S).json()["total"])
+
+    wait_until(lambda: counted() == LABELED, TIMEOUT_S, "all events are applied")
+    shown = accept(lorabel_up, project, "--precision", "0.8", "--together", "--review", "--sample", "8")
+    (proof,) = shown["labels"]
+    assert shown["tasks"] == {"shown": proof["tasks"]} and proof["tasks"] >= 8
+    assert len(list(client.annotated_tasks(created["id"]))) == LABELED, "nothing is annotated"
+    tab = {"project": created["id"], "view": shown["tab_id"], "fields": "all", "page_size": 100}
+    sample = client.call("GET", "/api/tasks/", params=tab)["tasks"]
+    assert len(sample) == 8 and all(not task["annotations"] for task in sample)
+    assert {row["model_version"] for task in sample for row in task["predictions"]} >= {
+        f"{shown['version']} (review {shown['id']})"
+    }
+    others = [task for task in client.tasks(created["id"]) if any("(acceptance" in name for name in task.versions)]
+    assert len(others) == proof["tasks"] - 8
+
+    # People review the sample: the truth, but for one that they see otherwise.
+    wrong = 0
+    for place, task in enumerate(sorted(sample, key=lambda task: task["id"])):
+        (mine,) = (row for row in task["predictions"] if "(review" in row["model_version"])
+        (predicted,) = mine["result"][0]["value"]["choices"]
+        said = colours[task["id"]].colour if place else next(each for each in COLOURS if each != predicted)
+        wrong += said != predicted
+        body = {"result": [{**mine["result"][0], "value": {"choices": [said]}}], "parent_prediction": mine["id"]}
+        client.call("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
+    wait_until(lambda: counted() == LABELED + 8, TIMEOUT_S, "reviews are people's annotations, and count")
+    review = httpx.get(f"{address}/acceptances/{shown['id']}/review", trust_env=False, timeout=TIMEOUT_S).json()
+    assert (review["sampled"], review["reviewed"], review["wrong"]) == (8, 8, wrong)
+    assert review["tasks"] == proof["tasks"] and review["estimate"] == 1 - wrong / 8
+    assert review["low"] <= review["estimate"] <= review["high"]
+    page = httpx.get(f"{lorabel_up.url}/ui/projects/{project}/accept", trust_env=False, timeout=TIMEOUT_S).text
+    assert f"data?tab={shown['tab_id']}" in page and "8 of 8 sampled tasks are reviewed" in page
+
+    undone = accept(lorabel_up, project, "--undo", str(shown["id"]))
+    assert undone["tasks"] == {"removed": proof["tasks"]}
+    left = [name for task in client.tasks(created["id"]) for name in task.versions if "(" in name]
+    assert left == []
+    tabs = client.call("GET", "/api/dm/views/", params={"project": created["id"]})
+    assert shown["tab_id"] not in [each["id"] for each in tabs]
+    assert counted() == LABELED + 8, "what people said stays"

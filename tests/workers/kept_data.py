@@ -29,6 +29,7 @@ from lorabel.database.tables import (
     ModelVersion,
     Project,
     RunState,
+    TaskOutcome,
     TrainingRun,
     UnreadableTask,
     VersionState,
@@ -118,6 +119,8 @@ def fill(services: Services) -> None:
                     left_out=[],
                     errors=[{"task_id": TASK, "annotation_id": ANNOTATION, "given": MARKER}],
                 ),
+                outcome(TASK, MARKER),
+                outcome(1, "kept"),
                 version(1, [1, 2, ANNOTATION], 0, VersionState.RETIRED),
                 version(2, [1, 2], 1, VersionState.LIVE),
                 version(3, [1, 2], 0, VersionState.RETIRED),
@@ -140,6 +143,12 @@ def fill(services: Services) -> None:
     (folder / "redis.broken" / "appendonly.aof").write_text(MARKER)
     fail_job(services.settings)
     Jobs(services.settings).look_ahead(PROJECT, after=TASK)
+
+
+def outcome(task_id: int, said: str) -> TaskOutcome:
+    result = [{"from_name": "label", "value": {"text": said}}]
+    columns = {"value": 1.0, "live_value": 0.0, "result": result, "live_result": result}
+    return TaskOutcome(project_id=PROJECT, number=2, from_name="label", task_id=task_id, **columns)
 
 
 def version(number: int, trained_on: list[int], parent: int, state: str) -> ModelVersion:

@@ -1,0 +1,140 @@
+"""What a result says about a task, to be shown beside its small picture: shapes, and words."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from lorabel.labeling.named_labels import named_labels
+
+MOST_SHAPES = 100
+MOST_WORDS = 12
+LONGEST_WORDS = 120
+# Where a region does not say how large its picture is, only rotated shapes are drawn a little wrong.
+UNKNOWN_SIDE = 100.0
+POINT_SHARE = 0.015
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape of SVG.
+
+    Attributes:
+        element: `rect`, `ellipse` or `polygon`.
+        attributes: of the element; numbers in pixels of the picture.
+    """
+
+    element: str
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a result says. `width` and `height`: of the picture that the shapes are in, in pixels."""
+
+    width: float
+    height: float
+    shapes: Sequence[Shape]
+    words: Sequence[str]
+
+
+def draw(result: Sequence[Any], from_name: str, picture_tag: str | None) -> Drawing:
+    """Draw the regions of a control tag, as decoded from JSON. What is no region is skipped.
+
+    Args:
+        picture_tag: name of the object tag whose picture is shown; regions of others, and of another picture than
+            the first, are said in words alone. None if there is no picture.
+    """
+    regions = [
+        region
+        for region in result
+        if isinstance(region, dict)
+        and region.get("from_name") == from_name
+        and isinstance(region.get("value"), dict)
+    ]
+    drawn = [region for region in regions if region.get("to_name") == picture_tag and not region.get("item_index")]
+    width, height = next(
+        (size for region in drawn if (size := _size(region)) is not None), (UNKNOWN_SIDE, UNKNOWN_SIDE)
+    )
+    shapes = [
+        shape for region in drawn[:MOST_SHAPES] if (shape := _shape(region["value"], width, height)) is not None
+    ]
+    return Drawing(width, height, shapes, _words(regions))
+
+
+def _size(region: Mapping[str, Any]) -> tuple[float, float] | None:
+    width, height = _number(region, "original_width"), _number(region, "original_height")
+    return (width, height) if width is not None and height is not None and width > 0 and height > 0 else None
+
+
+def _shape(value: Mapping[str, Any], width: float, height: float) -> Shape | None:
+    """A region's value in Label Studio's percent as a shape in pixels; None for what is no shape."""
+    points = value.get("points")
+    if isinstance(points, list):
+        return _polygon(points, width, height)
+    x, y = _number(value, "x"), _number(value, "y")
+    if x is None or y is None:
+        return None
+    left, top = x * width / 100, y * height / 100
+    turn = {"transform": f"rotate({_number(value, 'rotation') or 0:g} {left:.1f} {top:.1f})"}
+    radius_x, radius_y = _number(value, "radiusX"), _number(value, "radiusY")
+    if radius_x is not None and radius_y is not None:
+        return _ellipse(left, top, radius_x * width / 100, radius_y * height / 100, turn)
+    wide, high = _number(value, "width"), _number(value, "height")
+    if wide is not None and high is not None:
+        sides = {"width": f"{abs(wide) * width / 100:.1f}", "height": f"{abs(high) * height / 100:.1f}"}
+        return Shape("rect", {"x": f"{left:.1f}", "y": f"{top:.1f}", **sides, **turn})
+    radius = POINT_SHARE * max(width, height)
+    return _ellipse(left, top, radius, radius, {})
+
+
+def _ellipse(x: float, y: float, radius_x: float, radius_y: float, more: Mapping[str, str]) -> Shape:
+    radii = {"rx": f"{abs(radius_x):.1f}", "ry": f"{abs(radius_y):.1f}"}
+    return Shape("ellipse", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", **radii, **more})
+
+
+def _polygon(points: Sequence[Any], width: float, height: float) -> Shape | None:
+    corners = [
+        (float(point[0]), float(point[1]))
+        for point in points
+        if isinstance(point, list) and len(point) == 2 and all(_is_number(part) for part in point)
+    ]
+    if len(corners) < 3:
+        return None
+    text = " ".join(f"{x * width / 100:.1f},{y * height / 100:.1f}" for x, y in corners)
+    return Shape("polygon", {"points": text})
+
+
+def _number(source: Mapping[str, Any], key: str) -> float | None:
+    value = source.get(key)
+    return float(value) if _is_number(value) else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _words(regions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the regions say, the same words once with how often: `3 × blue square`."""
+    counts: dict[str, int] = {}
+    for region in regions:
+        for words in _said(region):
+            short = words if len(words) <= LONGEST_WORDS else f"{words[: LONGEST_WORDS - 1]}…"
+            counts[short] = counts.get(short, 0) + 1
+    listed = [words if count == 1 else f"{count} × {words}" for words, count in counts.items()]
+    more = len(listed) - MOST_WORDS
+    return listed if more <= 0 else [*listed[:MOST_WORDS], f"and {more} more"]
+
+
+def _said(region: Mapping[str, Any]) -> Iterator[str]:
+    """The labels of a region with its text, or what else it says."""
+    value = region["value"]
+    labels = ", ".join(sorted(*named_labels([region]).values())) if named_labels([region]) else ""
+    text = value.get("text")
+    if isinstance(text, list):
+        text = " ".join(part for part in text if isinstance(part, str))
+    rating = _number(value, "rating")
+    rating = _number(value, "number") if rating is None else rating
+    said = [labels, text if isinstance(text, str) else "", "" if rating is None else f"{rating:g}"]
+    if any(said):
+        yield ": ".join(part for part in said if part)

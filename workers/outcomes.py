@@ -1,0 +1,94 @@
+"""What a version and its parent answered to the tasks of its evaluation, to set versions side by side.
+
+Written where a run makes a version, accepted or not. Heads that are fitted after every annotation are not
+evaluated, and get none.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lorabel.database.tables import ModelVersion, Project, TaskOutcome
+from lorabel.errors import LorabelError
+from lorabel.labeling.redacted_bodies import RedactedBody
+from lorabel.labeling.regions import Region
+from lorabel.problems.base import Problem, TaskData
+from lorabel.problems.binding import bind
+from workers.acceptance import JudgedTask
+from workers.attempt import Attempt
+from workers.selection import Selection
+from workers.services import Services
+
+log = logging.getLogger(__name__)
+
+# Of a control tag's tested tasks at most so many are kept: in all versions the same ones, by a hash of the id.
+MOST_TASKS = 500
+# A longer answer, such as many drawn masks, is not kept; its value is. In characters of JSON.
+LONGEST_RESULT = 20_000
+
+
+def make_outcomes(
+    services: Services, project: Project, version: ModelVersion, attempts: dict[str, Attempt], selection: Selection
+) -> list[TaskOutcome]:
+    """The rows of the control tags for which the version has new adapters, with everything masked (REDACT).
+
+    Args:
+        selection: the annotations that the run has read, with the data of their tasks.
+    """
+    data = {
+        annotation.task_id: annotation.task_data
+        for annotation in selection.annotations
+        if annotation.task_id is not None and isinstance(annotation.task_data, dict)
+    }
+    problems = {problem.from_name: problem for problem in bind(project.label_config or "").bindings}
+    body = RedactedBody(services.redactor)
+    outcomes = []
+    for tag, attempt in attempts.items():
+        is_new = version.adapters.get(tag, "").startswith(f"{version.name}/")
+        if tag in problems and attempt.judgement is not None and is_new:
+            for tested in _chosen(attempt.judgement.tested):
+                outcomes.append(_outcome(problems[tag], tested, data.get(tested.task_id, {}), body))
+    return outcomes
+
+
+def _chosen(tested: Iterable[JudgedTask]) -> list[JudgedTask]:
+    """At most MOST_TASKS tasks, each once."""
+    by_task = {task.task_id: task for task in tested}
+    return sorted(by_task.values(), key=lambda task: _rank(task.task_id))[:MOST_TASKS]
+
+
+def _rank(task_id: int) -> bytes:
+    return hashlib.blake2b(f"outcome {task_id}".encode(), digest_size=8).digest()
+
+
+def _outcome(problem: Problem, tested: JudgedTask, data: TaskData, body: RedactedBody) -> TaskOutcome:
+    return TaskOutcome(
+        from_name=problem.from_name,
+        task_id=tested.task_id,
+        value=_value(problem, tested.target, tested.candidate),
+        live_value=_value(problem, tested.target, tested.live),
+        result=_result(problem, tested.candidate, data, body),
+        live_result=_result(problem, tested.live, data, body),
+    )
+
+
+def _value(problem: Problem, target: Any, output: Any) -> float | None:
+    value = problem.value(target, output)
+    return value if math.isfinite(value) else None
+
+
+def _result(problem: Problem, output: Any, data: TaskData, body: RedactedBody) -> list[Any] | None:
+    """The regions that are predicted; None for those of regions that other control tags have drawn."""
+    if problem.is_per_region:
+        return None
+    try:
+        regions: Sequence[Region] = problem.prediction(output, data).regions
+    except LorabelError as error:
+        log.warning("an answer of %r is not kept: %s", problem.from_name, error)
+        return None
+    kept = [{key: value for key, value in region.items() if key not in ("id", "score")} for region in regions]
+    masked = body.of({"data": data, "predictions": [{"result": kept}]})["predictions"][0]["result"]
+    return masked if len(json.dumps(masked)) <= LONGEST_RESULT else None
