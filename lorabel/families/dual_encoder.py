@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
+from lorabel.explanation_contracts import Fit
 from lorabel.families.encoders.attention import separate_attention
 from lorabel.families.encoders.picture_reading import PictureReader
 from lorabel.families.encoders.picture_resizing import resized
@@ -188,6 +189,14 @@ class DualEncoder(SegmentingEncoder):
     def row_count(self, modality: Modality, data: Any) -> int:
         """Return the number of frames of a video; 1 for everything else."""
         return len(data) if modality == Modality.VIDEO else 1
+
+    @cached_property
+    def fit(self) -> Fit:
+        """As the first steps of open_clip's transform do it."""
+        resize = next((step for step in self.transform.transforms if isinstance(step, Resize)), None)
+        if resize is None:
+            return Fit.PADDED
+        return Fit.MIDDLE if isinstance(resize.size, int) else Fit.STRETCHED
 
     @property
     def trained_modalities(self) -> frozenset[Modality]:
