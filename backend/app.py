@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from backend import (
     acceptance_routes,
     bulk_run_routes,
+    explanation_routes,
     group_routes,
     instruction_routes,
     label_studio_routes,
@@ -75,6 +76,7 @@ ROUTE_MODULES = (
     acceptance_routes,
     bulk_run_routes,
     search_routes,
+    explanation_routes,
     version_routes,
     instruction_routes,
     rule_routes,

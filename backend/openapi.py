@@ -12,7 +12,15 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import acceptance_routes, bulk_run_responses, group_routes, http_bodies, rest_responses, rule_routes
+from backend import (
+    acceptance_routes,
+    bulk_run_responses,
+    explanation_routes,
+    group_routes,
+    http_bodies,
+    rest_responses,
+    rule_routes,
+)
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
@@ -222,6 +230,15 @@ OPERATIONS = (
         rest_responses.SearchRecord,
         errors=(400, 404, 409, 502, 503),
         query=("q", "task", "limit"),
+    ),
+    Operation(
+        "get",
+        f"{PROJECT}/tasks/{{task_id}}/explanation",
+        "Explain the model's answer about a task, or about one `label` of it: which words, places and contents "
+        "carried it, and the nearest annotated tasks.",
+        explanation_routes.ExplanationRecord,
+        errors=(404, 409, 503),
+        query=("label",),
     ),
     Operation(
         "post",

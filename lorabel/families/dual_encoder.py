@@ -22,6 +22,7 @@ from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.transforms import Resize
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError

@@ -1,15 +1,15 @@
 """Explains answers of encoders: which words, which places of a picture and which contents carried them.
 
-The model is asked again without a part, and with the part alone. A part's weight is the mean of what the score loses
-when the part is taken from everything, and what it gains when the part is added to nothing: the first and the last
-term of its Shapley value, which for two parts is all of it. Taking parts away is how occlusion
-(https://arxiv.org/abs/1311.2901) explains pictures and erasure (https://arxiv.org/abs/1612.08220) texts. It needs no
-gradients, so it explains whatever answers: adapters, fitted heads of all kinds, and weights of 8 bits.
+The model is asked again without a part, and with the part alone. A part's weight is the mean of what the score
+loses when the part is taken from everything, and what it gains when the part is added to nothing: the first and the
+last term of its Shapley value, which for two parts is all of it. Taking parts away is how occlusion
+(https://arxiv.org/abs/1311.2901) explains pictures, and erasure (https://arxiv.org/abs/1612.08220) texts. It needs
+no gradients, so it explains whatever answers: adapters, fitted heads of all kinds, and weights of 8 bits.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -77,7 +77,7 @@ class ExplainingEncoder(Encoder):
     def recall(
         self, question: Input, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
     ) -> PreparedInput | None:
-        """Build a `PreparedInput` from the cache; never for an explanation, which needs the contents themselves."""
+        """Build a `PreparedInput` from the cache; never for an explanation, which needs the contents."""
         if isinstance(question, ExplanationInput):
             return None
         return super().recall(question, digest_of, adapter, bank, cache)
@@ -143,15 +143,20 @@ class ExplainingEncoder(Encoder):
         label = _label(explained.question, explained.asked.label, full)
         losses = [_log_odds(full, label) - _log_odds(output, label) for output in without_outputs]
         small = [_log_odds(output, label) for output in small_outputs]
-        gains = [with_it - before for before, with_it in zip(small[: len(parts)], small[len(parts) :], strict=True)]
+        befores, afters = small[: len(parts)], small[len(parts) :]
+        gains = [after - before for before, after in zip(befores, afters, strict=True)]
         weights = {part: (loss + gain) / 2 for part, loss, gain in zip(parts, losses, gains, strict=True)}
         return Explanation(
             label=label,
             score=_score(full, label),
-            contents=tuple(self._weights(number, content, weights) for number, content in enumerate(contents)),
+            contents=tuple(
+                self._content_weights(number, content, weights) for number, content in enumerate(contents)
+            ),
         )
 
-    def _weights(self, number: int, content: PreparedContent, weights: dict[_Part, float]) -> ContentWeights:
+    def _content_weights(
+        self, number: int, content: PreparedContent, weights: dict[_Part, float]
+    ) -> ContentWeights:
         whole = weights.get(_Part(number, None), 0.0)
         places = {part.place: weight for part, weight in weights.items() if part.content == number}
         if content.modality == Modality.TEXT:
@@ -263,9 +268,9 @@ def _label(question: Input, wanted: int | None, output: Contract) -> int | None:
         raise UnreadableError(f"there is no label {wanted}, only {count}", is_permanent=True)
     if wanted is not None:
         return wanted
-    best, label = max(output.probabilities), output.probabilities.index(max(output.probabilities))
+    label = output.probabilities.index(max(output.probabilities))
     if question.parents:
-        best, label = 0.0, -1
+        label = -1
         while children := [index for index, parent in enumerate(question.parents) if parent == label]:
             label = max(children, key=output.probabilities.__getitem__)
     return label
