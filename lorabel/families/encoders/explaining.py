@@ -1,8 +1,8 @@
 """Explains answers of encoders: which words, which places of a picture and which contents carried them.
 
 The model is asked again without a part, and with the part alone. A part's weight is the mean of what the score
-loses when the part is taken from everything, and what it gains when the part is added to nothing: the first and the
-last term of its Shapley value, which for two parts is all of it. Taking parts away is how occlusion
+loses when the part is taken from everything, and what it gains when the part is added to nothing: the first and
+the last term of its Shapley value, which for two parts is all of it. Taking parts away is how occlusion
 (https://arxiv.org/abs/1311.2901) explains pictures, and erasure (https://arxiv.org/abs/1612.08220) texts. It needs
 no gradients, so it explains whatever answers: adapters, fitted heads of all kinds, and weights of 8 bits.
 """
