@@ -262,7 +262,7 @@ def test_pieces_together_are_the_whole(demo_model: DualEncoder, minilm: TextEnco
 
 
 def test_what_decides_of_picture_and_text_has_the_larger_share(demo_model: DualEncoder) -> None:
-    """The text says nothing of a colour in the first task, and names it in the second; the picture is plain then."""
+    """The text of the first task names no colour. That of the second does, and its picture is plain."""
     plain = png(np.full((64, 64, 3), 128, np.uint8))
     drawn = png(np.asarray(PICTURES[0].draw()))
     weights = {}
