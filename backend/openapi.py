@@ -16,6 +16,7 @@ from backend import (
     acceptance_routes,
     bulk_run_responses,
     comparison_routes,
+    explanation_routes,
     group_routes,
     http_bodies,
     rest_responses,
@@ -242,6 +243,15 @@ OPERATIONS = (
         rest_responses.SearchRecord,
         errors=(400, 404, 409, 502, 503),
         query=("q", "task", "limit"),
+    ),
+    Operation(
+        "get",
+        f"{PROJECT}/tasks/{{task_id}}/explanation",
+        "Explain the model's answer about a task, or about one `label` of it: which words, places and contents "
+        "carried it, and the nearest annotated tasks.",
+        explanation_routes.ExplanationRecord,
+        errors=(404, 409, 503),
+        query=("label",),
     ),
     Operation(
         "post",

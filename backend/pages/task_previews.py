@@ -70,6 +70,12 @@ class TaskPreviews:
         asked = self._ask(project, _missing(task_ids, previews))
         return previews | self.keep(project, asked)
 
+    def data(self, project: Project, task_id: int) -> dict[str, Any] | None:
+        """The data of a task; None if it is not known here, and Label Studio does not tell it."""
+        known = self._annotated(project, [task_id]) or self._ask(project, [task_id])
+        data = known.get(task_id)
+        return data if isinstance(data, dict) else None
+
     def keep(self, project: Project, data: Mapping[int, Any]) -> dict[int, Preview]:
         """Make previews of tasks from their data, and keep them for `read`."""
         previews = self._make(project, data)

@@ -22,9 +22,11 @@ from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.transforms import Resize
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
+from lorabel.explanation_contracts import Fit
 from lorabel.families.encoders.attention import separate_attention
 from lorabel.families.encoders.picture_reading import PictureReader
 from lorabel.families.encoders.picture_resizing import resized
@@ -188,6 +190,14 @@ class DualEncoder(SegmentingEncoder):
     def row_count(self, modality: Modality, data: Any) -> int:
         """Return the number of frames of a video; 1 for everything else."""
         return len(data) if modality == Modality.VIDEO else 1
+
+    @cached_property
+    def fit(self) -> Fit:
+        """As the first steps of open_clip's transform do it."""
+        resize = next((step for step in self.transform.transforms if isinstance(step, Resize)), None)
+        if resize is None:
+            return Fit.PADDED
+        return Fit.MIDDLE if isinstance(resize.size, int) else Fit.STRETCHED
 
     @property
     def trained_modalities(self) -> frozenset[Modality]:

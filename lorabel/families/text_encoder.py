@@ -31,7 +31,7 @@ from transformers.utils import cached_file
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.base import LOAD_DTYPE, transformers_name
-from lorabel.families.encoders.encoder import Encoder
+from lorabel.families.encoders.explaining import ExplainingEncoder
 from lorabel.families.lora_layers import trained_modalities
 from lorabel.settings import Settings
 
@@ -48,7 +48,7 @@ DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
-class TextEncoder(Encoder):
+class TextEncoder(ExplainingEncoder):
     """Sentence encoders of transformers.
 
     Attributes:

@@ -174,7 +174,7 @@ def predict(
         questions = [
             question
             for data, results in zip(tasks, annotated or [()] * len(tasks), strict=True)
-            for question in _questions(model, bindings, data, resolve, results)
+            for question in questions_about(model, bindings, data, resolve, results)
         ]
     answers = iter(ask(caller, questions))
     by_task: list[Answers] = [{binding.from_name: next(answers) for binding in bindings} for _ in tasks]
@@ -210,7 +210,7 @@ def _answer_about_regions(
         about = [each for binding in per_region if (each := binding.about(regions)) is not None]
         if about:
             of_task.update(with_ids)
-        questions = _questions(model, about, data, resolve)
+        questions = questions_about(model, about, data, resolve)
         asked += [(of_task, each.from_name, question) for each, question in zip(about, questions, strict=True)]
     if not asked:
         return
@@ -294,7 +294,7 @@ def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) ->
         ]
 
 
-def _questions(
+def questions_about(
     model: ProjectModel,
     bindings: Sequence[Problem],
     data: TaskData,

@@ -66,7 +66,7 @@ def asked(services: Services) -> tuple[str | None, bool]:
     with services.store.read() as session:
         model = ProjectModel.of(session, projects.get(session, PROJECT), services.settings)
     data = {"image": "http://pictures.test/red1.png"}
-    (question,) = prediction._questions(model, model.bound.bindings, data, lambda media: media)
+    (question,) = prediction.questions_about(model, model.bound.bindings, data, lambda media: media)
     assert isinstance(question, prediction.Question)
     row = question.row()
     return row.adapter, row.head is not None

@@ -16,7 +16,7 @@ from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import UnreadableError
 from lorabel.families.base import DigestOf, Fetch
 from lorabel.families.cache import FEATURES, FeatureCache
-from lorabel.families.encoders.encoder import Encoder
+from lorabel.families.encoders.explaining import ExplainingEncoder
 from lorabel.families.encoders.heads.base import HeadParameters
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput, content_digest
 from lorabel.families.segments.windows import count_windows
@@ -55,7 +55,7 @@ class PreparedRecording(PreparedInput):
     length_s: float = 0.0
 
 
-class SegmentingEncoder(Encoder):
+class SegmentingEncoder(ExplainingEncoder):
     """An encoder that also finds segments in recordings.
 
     Attributes:

@@ -1,0 +1,104 @@
+"""Why the model answers about a task as it does: what carried the answer, and the nearest annotated tasks."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from time import monotonic
+
+from backend.services import Services, prediction_slot
+from lorabel.database import projects
+from lorabel.database.tables import Project
+from lorabel.database.task_results import newest_results
+from lorabel.errors import LorabelError, ModelServerBusyError, NotFoundError
+from lorabel.inference.explanation import TagExplanation, explain
+from lorabel.inference.messages import Priority
+from lorabel.inference.prediction import ProjectModel
+from lorabel.inference.requests import PredictionCaller
+from lorabel.labeling.named_labels import named_labels
+from lorabel.problems.base import TaskData
+from lorabel.search.searcher import task_links
+
+# So many of the tasks that are alike are looked through for annotated ones, and so many are shown.
+LOOKED_THROUGH = 200
+NEAREST = 6
+NONE_ANNOTATED = "none of the tasks that are alike is annotated"
+
+
+@dataclass(frozen=True)
+class NearTask:
+    """An annotated task that is like the explained one.
+
+    Attributes:
+        similarity: cosine, in [-1, 1].
+        labels: of its newest annotation, by control tag.
+        url: in Label Studio; None if its address is not known.
+    """
+
+    task_id: int
+    similarity: float
+    labels: Mapping[str, Set[str]]
+    url: str | None
+
+
+@dataclass(frozen=True)
+class TaskExplanation:
+    """The explanation of a task.
+
+    Attributes:
+        version: whose answers are explained.
+        nearest: annotated tasks, the most similar first.
+        nearest_reason: why there are none; None if there are.
+    """
+
+    project: Project
+    task_id: int
+    data: TaskData
+    version: str
+    tags: Sequence[TagExplanation]
+    nearest: Sequence[NearTask]
+    nearest_reason: str | None
+
+
+def explain_task(services: Services, project_id: int, task_id: int, label: str | None) -> TaskExplanation:
+    """Explain what the live version answers about a task.
+
+    Args:
+        label: that is explained; None for the likeliest.
+
+    Raises:
+        NotFoundError: no such project, or the task is not known here and Label Studio does not tell it.
+        LabelConfigError: the label config cannot be read.
+        ModelServerBusyError: every thread for predictions is taken.
+    """
+    with services.store.read() as session:
+        project = projects.get(session, project_id)
+        model = ProjectModel.of(session, project, services.settings)
+    data = services.previews.data(project, task_id)
+    if data is None:
+        raise NotFoundError(f"project {project_id} has no task {task_id} that Lorabel or Label Studio knows")
+    resolve = services.authorizations.resolver(project, services.settings)
+    # Low, so that the predictions of tasks that annotators open go first.
+    deadline = monotonic() + services.settings.predict_timeout_s
+    caller = PredictionCaller(services.model_client, project.id, Priority.BULK, deadline)
+    with prediction_slot(services):
+        tags = explain(model, data, resolve, caller, label)
+        nearest, reason = _nearest(services, project, task_id)
+    return TaskExplanation(project, task_id, data, model.version, tags, nearest, reason)
+
+
+def _nearest(services: Services, project: Project, task_id: int) -> tuple[list[NearTask], str | None]:
+    """The nearest annotated tasks, and why there are none."""
+    try:
+        found = services.searcher.like_task(project.id, task_id, LOOKED_THROUGH)
+    except ModelServerBusyError:
+        raise
+    except LorabelError as error:
+        return [], str(error)
+    with services.store.read() as session:
+        results = newest_results(session, project.id, [hit.task_id for hit in found.hits])
+    hits = [hit for hit in found.hits if hit.task_id in results][:NEAREST]
+    links = task_links(project, services.settings, hits)
+    nearest = [
+        NearTask(hit.task_id, hit.similarity, named_labels(results[hit.task_id]), url)
+        for hit, url in zip(hits, links, strict=True)
+    ]
+    return nearest, None if nearest else NONE_ANNOTATED

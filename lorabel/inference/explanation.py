@@ -1,0 +1,174 @@
+"""Explains the predictions of a task: what in its contents carried the answer of each control tag.
+
+What cannot be explained gets a reason, so that a task is never left without an answer because of one control tag.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from lorabel.contracts import Content, LabelsInput, MediaRef, Modality, RatingInput
+from lorabel.errors import ModelServerError, UnreadableError, cut
+from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput
+from lorabel.inference import requests
+from lorabel.inference.messages import PredictRow
+from lorabel.inference.prediction import LATE, ProjectModel, Question, questions_about
+from lorabel.inference.requests import Output, PredictionCaller, Unreadable
+from lorabel.problems._choices import ChoicesProblem
+from lorabel.problems.base import Problem, TaskData
+
+log = logging.getLogger(__name__)
+
+# Rows into which an explanation is divided: predictions go between them.
+PIECES = 8
+EXPLAINED = frozenset({Modality.TEXT, Modality.IMAGE, Modality.AUDIO})
+WITHOUT_PARTS = "sounds are not divided: only their share is known"
+
+
+@dataclass(frozen=True)
+class ExplainedContent:
+    """What a content of a question carried.
+
+    Attributes:
+        url: of a file, as in the task's data; None for a text that is in the task itself.
+        share: of all contents that speak for the answer, in [0, 1]; None if the content is the only one.
+        weights: of its parts.
+        reason: why its parts are not explained; None if they are.
+    """
+
+    modality: Modality
+    url: str | None
+    share: float | None
+    weights: ContentWeights
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TagExplanation:
+    """What carried the answer of a control tag.
+
+    Attributes:
+        labels: those that can be explained; empty for a rating.
+        label: the one that is explained; None for a rating, or if nothing is.
+        score: the probability of the label before calibration, or the rating; None if nothing is explained.
+        reason: why nothing is explained; None if something is.
+    """
+
+    control_tag: str
+    labels: tuple[str, ...] = ()
+    label: str | None = None
+    score: float | None = None
+    contents: tuple[ExplainedContent, ...] = ()
+    reason: str | None = None
+
+
+def explain(
+    model: ProjectModel,
+    data: TaskData,
+    resolve: Callable[[MediaRef], MediaRef],
+    caller: PredictionCaller,
+    label: str | None = None,
+) -> list[TagExplanation]:
+    """Explain what the project's model answers about a task, by control tag, in the order of the label config.
+
+    Args:
+        data: `data` of the task.
+        resolve: adds the host and the token to a task's media, see `Authorizations.resolver`.
+        label: explained for each control tag that has it; for others, and without it, the likeliest is.
+    """
+    bindings = [binding for binding in model.bound.bindings if not binding.is_per_region]
+    unserved = [
+        TagExplanation(binding.from_name, reason="control tags that ask about regions are not explained")
+        for binding in model.bound.bindings
+        if binding.is_per_region
+    ]
+    as_written = questions_about(model, bindings, data, lambda media: media)
+    questions = questions_about(model, bindings, data, resolve)
+    return [
+        _explain(caller, binding, question, _contents(written), label)
+        for binding, question, written in zip(bindings, questions, as_written, strict=True)
+    ] + unserved
+
+
+def label_names(binding: Problem) -> tuple[str, ...]:
+    """The labels of a control tag as people know them, in the order of its question; of a taxonomy their paths."""
+    if not isinstance(binding, ChoicesProblem):
+        return ()
+    if binding.taxonomy is None:
+        return tuple(label.value for label in binding.labels)
+    return tuple(" / ".join(path) for path in binding.taxonomy.paths)
+
+
+def _contents(question: Question | Unreadable) -> Sequence[Content]:
+    return question.contract.contents if isinstance(question, Question) else ()
+
+
+def _explain(
+    caller: PredictionCaller,
+    binding: Problem,
+    question: Question | Unreadable,
+    contents: Sequence[Content],
+    label: str | None,
+) -> TagExplanation:
+    """Args: `contents`: of the question, with the addresses as they are in the task."""
+    labels = label_names(binding)
+    unexplained = TagExplanation(binding.from_name, labels)
+    if isinstance(question, Unreadable):
+        return replace(unexplained, reason=question.reason)
+    contract = question.contract
+    # Subclasses ask otherwise: about segments, or each region.
+    if not isinstance(contract, LabelsInput | RatingInput) or type(contract) not in (LabelsInput, RatingInput):
+        return replace(unexplained, reason=f"answers of {binding.name} are not explained")
+    if others := sorted(contract.modalities - EXPLAINED):
+        return replace(unexplained, reason=f"answers about {' and '.join(others)} are not explained")
+    wanted = labels.index(label) if label is not None and label in labels else None
+    rows = [
+        PredictRow(
+            kind=piece.kind, input=piece.model_dump(mode="json"), adapter=question.adapter, head=question.head
+        )
+        for piece in ExplanationInput.of(contract, wanted, PIECES)
+    ]
+    try:
+        answer = _joined(requests.send(caller, rows, LATE))
+    except (ModelServerError, UnreadableError) as error:
+        return replace(unexplained, reason=cut(str(error)))
+    explained = zip(contents, answer.contents, _shares(answer.contents), strict=True)
+    return replace(
+        unexplained,
+        label=None if answer.label is None else labels[answer.label],
+        score=answer.score,
+        contents=tuple(_explained(*each) for each in explained),
+    )
+
+
+def _joined(answers: Sequence[Output | Unreadable]) -> Explanation:
+    """The pieces together.
+
+    Raises:
+        UnreadableError: a piece has no answer, or one that makes no sense.
+    """
+    for answer in answers:
+        if isinstance(answer, Unreadable):
+            raise UnreadableError(answer.reason, is_permanent=answer.is_permanent)
+    try:
+        return Explanation.joined([Explanation.model_validate(answer) for answer in answers])
+    except (ValidationError, ValueError) as error:
+        log.error("the model server's explanation makes no sense: %s", error)
+        raise UnreadableError("the model server's explanation makes no sense", is_permanent=False) from error
+
+
+def _shares(contents: Sequence[ContentWeights]) -> list[float | None]:
+    """The share of each content in what speaks for the answer; equal ones if none does."""
+    if len(contents) == 1:
+        return [None]
+    positive = [max(0.0, content.weight) for content in contents]
+    whole = sum(positive)
+    return [weight / whole if whole else 1 / len(contents) for weight in positive]
+
+
+def _explained(content: Content, weights: ContentWeights, share: float | None) -> ExplainedContent:
+    is_divided = content.modality in (Modality.TEXT, Modality.IMAGE)
+    url = None if content.media is None else content.media.url
+    return ExplainedContent(content.modality, url, share, weights, None if is_divided else WITHOUT_PARTS)
