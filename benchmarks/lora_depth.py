@@ -242,7 +242,7 @@ def _score(
     with lora.adapted(family, learned[0].question, adapter, recipe) as model:
         with model.disable_adapter():
             zero_shot = cast(list[LabelScores], evaluate.predict(family, subject.test, batch))
-        with lora.with_live(model):
+        with lora.with_live(model, adapter):
             train_features = evaluate.features(family, train, batch)
             test_features = evaluate.features(family, subject.test, batch)
     head = fit_head(to_fit(train, train_features), train_features[0].space)

@@ -68,7 +68,7 @@ def make_candidate(
                     *evaluate.predict_with_head(family, train, learned, batch),
                 ]
         else:
-            with lora.with_live(model):
+            with lora.with_live(model, context.live):
                 live_outputs = evaluate.predict(family, [*held_out, *cross_validated, *learned], batch)
         loss = launch.fine_tune(settings, family, model, train, recipe, on_step)
         outputs = evaluate.predict(family, [*held_out, *learned], batch)
