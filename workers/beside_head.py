@@ -148,7 +148,8 @@ def _starts(live: Path | None, recipe: lora.Recipe) -> "list[_Start]":
     small, large = (
         replace(recipe, learning_rate=share * recipe.learning_rate) for share in (SMALL_STEPS, LARGE_STEPS)
     )
-    anew = [_Start(f"begun anew at rate {way.learning_rate:g}", None, way) for way in (small, large)]
+    change = lora.change_of_kind(live, recipe)
+    anew = [_Start(f"begun anew at rate {way.learning_rate:g}{change}", None, way) for way in (small, large)]
     return [_Start("continued from live", live, small), *anew] if lora.continues(live, recipe) else anew
 
 

@@ -3,6 +3,7 @@ tasks."""
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,9 @@ def make_candidate(
     candidate_metrics = evaluate.compute_metrics(problem, tested_examples, all_outputs)
     live_metrics = evaluate.compute_metrics(problem, tested_examples, live_outputs)
     targets = [example.target for example in held_out]
+    judgement = judge(candidate_metrics, live_metrics, len(held_out), settings)
     candidate = Candidate(
-        judge(candidate_metrics, live_metrics, len(held_out), settings),
+        replace(judgement, decision=f"{judgement.decision}{lora.change_of_kind(context.live, recipe)}"),
         calibrate(problem, targets, outputs[: len(held_out)], settings.evaluate_min_tasks),
         family.name,
         family.source,

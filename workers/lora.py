@@ -177,6 +177,13 @@ def continues(live: Path | None, recipe: Recipe) -> bool:
     return live is not None and peft_kinds.kind_of_folder(live) == recipe.kind
 
 
+def change_of_kind(live: Path | None, recipe: Recipe) -> str:
+    """For decisions: that a training has begun anew, since live is of another kind. Else empty."""
+    if live is None or continues(live, recipe):
+        return ""
+    return f"; begun anew as {recipe.kind}, since live is {peft_kinds.kind_of_folder(live)}"
+
+
 def new_layers(family: Family, question: Input, recipe: Recipe) -> list[str]:
     """The layers that a recipe puts a new adapter on."""
     return family.content_layers(question) if recipe.is_for_head else family.trained_layers(question)
