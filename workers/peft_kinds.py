@@ -60,7 +60,7 @@ def continued_config(live: Path, layers: str, steps: int) -> PeftConfig:
         steps: of the training, at most.
     """
     config = PeftConfig.from_pretrained(live)
-    config.target_modules, config.inference_mode = layers, False
+    config.target_modules, config.inference_mode, config.base_model_name_or_path = layers, False, None
     if isinstance(config, AdaLoraConfig):
         _set_schedule(config, steps)
     return config

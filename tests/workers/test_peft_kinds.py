@@ -117,7 +117,7 @@ def test_a_training_goes_on_from_an_adapter_of_its_kind(
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize(("live_kind", "kind"), [(LORA, IA3), (DORA, LORA), (IA3, ADALORA), (ADALORA, DORA)])
+@pytest.mark.parametrize(("live_kind", "kind"), [(LORA, IA3), (ADALORA, DORA)])
 def test_a_training_of_another_kind_begins_anew_beside_live(
     both_towers: DualEncoder, trained: AdapterFolders, live_kind: str, kind: str
 ) -> None:
