@@ -141,7 +141,8 @@ class RankAllocation:
             torch.linalg.norm(matrix @ matrix.T - torch.eye(len(matrix), device=matrix.device))
             for matrix in self._matrices
         ]
-        return torch.stack(distances).mean() * self._config.orth_reg_weight
+        distance: Tensor = torch.stack(distances).mean() * self._config.orth_reg_weight
+        return distance
 
     def step(self, number: int, weights: Collection[nn.Parameter]) -> None:
         """Give up the ranks that a step gives up. Call it after the optimizer's step, while there are gradients.
