@@ -160,7 +160,7 @@ def _lora(subject: Subject, counts: Sequence[int]) -> Iterator[tuple[int, float,
             raise RuntimeError(f"nothing could be learned from {count} annotations")
         live = folder if attempt.candidate.judgement.is_accepted else live
         seconds = time.monotonic() - began
-        with lora.adapted(family, plan.train[0].question, live, recipe) as model, lora.with_live(model):
+        with lora.adapted(family, plan.train[0].question, live, recipe) as model, lora.with_live(model, live):
             outputs = evaluate.predict(family, subject.test, services.settings.max_batch)
         yield count, subject.score(outputs), seconds
 

@@ -108,7 +108,7 @@ def _score(subject: Subject, adapter: Path | None) -> float:
     question = subject.test[0].training_example.question
     with lora.adapted(subject.family, question, adapter, subject.recipe) as model:
         test = lora.precompute(subject.family, model, subject.test, None)
-        with lora.with_live(model):
+        with lora.with_live(model, adapter):
             metrics = evaluate.score(subject.problem, subject.family, test, subject.services.settings.max_batch)
     return float(metrics.values["accuracy"])
 

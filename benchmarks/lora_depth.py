@@ -135,7 +135,7 @@ def main() -> int:
             settings = Settings(data_dir=Path(folder), models=models, precision="float32")
             services = Services.open(settings)
             try:
-                subject = _subject(services, data_set)
+                subject = make_subject(services, data_set)
                 for count in options.counts:
                     for seed in range(options.first_seed, options.first_seed + options.seeds):
                         _add(_measure(subject, count, seed, Path(folder)))
@@ -197,7 +197,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _subject(services: Services, data_set: DataSet) -> Subject:
+def make_subject(services: Services, data_set: DataSet) -> Subject:
     bound = bind(data_set.label_config)
     family = services.family(family_for(bound.bindings[0].model_input(data_set.tasks[0][0])))
     annotations = annotations_of(data_set.test)
@@ -220,10 +220,10 @@ def _measure(subject: Subject, count: int, seed: int, scratch: Path) -> Figure:
         services, problem, family, plan, TrainingContext(None, unchanged), recipe, folder, lambda _: None
     )
     seconds = time.process_time() - began
-    alone, loss_alone = _score(subject, learned, None, recipe)
+    alone, loss_alone = score(subject, learned, None, recipe)
     after, loss_after = alone, loss_alone
     if attempt.candidate is not None:
-        after, loss_after = _score(subject, learned, folder, recipe)
+        after, loss_after = score(subject, learned, folder, recipe)
     decision = attempt.decision if attempt.judgement is None else attempt.judgement.decision
     is_accepted = attempt.candidate is not None
     figures = alone, after, loss_alone, loss_after
@@ -232,7 +232,7 @@ def _measure(subject: Subject, count: int, seed: int, scratch: Path) -> Figure:
     return figure
 
 
-def _score(
+def score(
     subject: Subject, learned: Sequence[examples.TrainingExample], adapter: Path | None, recipe: lora.Recipe
 ) -> tuple[float, float]:
     """The primary metric and the log-loss on the test tasks, of a head that is fitted on the learned ones."""
@@ -242,7 +242,7 @@ def _score(
     with lora.adapted(family, learned[0].question, adapter, recipe) as model:
         with model.disable_adapter():
             zero_shot = cast(list[LabelScores], evaluate.predict(family, subject.test, batch))
-        with lora.with_live(model):
+        with lora.with_live(model, adapter):
             train_features = evaluate.features(family, train, batch)
             test_features = evaluate.features(family, subject.test, batch)
     head = fit_head(to_fit(train, train_features), train_features[0].space)

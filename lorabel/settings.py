@@ -13,6 +13,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from lorabel.adapter_kinds import LoraKind, refused_kind
 from lorabel.generator_settings import GeneratorSettings
 from lorabel.media_settings import MediaSettings
 from lorabel.privacy_settings import PrivacySettings
@@ -203,7 +204,15 @@ class Settings(PrivacySettings, MediaSettings, TrackSettings, GeneratorSettings)
         description="Hours between two comparisons of all annotations with Label Studio's; in between, a run "
         "compares those of tasks that have changed. 0 compares all before every run.",
     )
-    lora_rank: int = Field(8, ge=1, description="Rank of new adapters.")
+    lora_kind: LoraKind = Field(
+        "lora",
+        description="Kind of new adapters, all trained by PEFT: `lora`, `rslora`, `dora`, `adalora` or `ia3`.",
+    )
+    lora_kinds: dict[str, str] = Field(
+        default_factory=lambda: _by_name("LORA_KIND_"),
+        description="`LORA_KIND_<FAMILY>`, e.g. `LORA_KIND_DETECTOR`: LORA_KIND of one family's adapters.",
+    )
+    lora_rank: int = Field(8, ge=1, description="Rank of new adapters; AdaLoRA's mean rank. IA3 has none.")
     lora_towers: Literal["auto", "text", "both"] = Field(
         "auto",
         description="Towers of encoders that get new adapters: `text`, the one that reads label texts; `both`; or "
@@ -314,6 +323,22 @@ class Settings(PrivacySettings, MediaSettings, TrackSettings, GeneratorSettings)
         if problems:
             raise ValueError(f"TEMPLATE_{problems[0].upper()} must have {{}} where the label's text goes")
         return self
+
+    @model_validator(mode="after")
+    def check_lora_kinds(self) -> Self:
+        fault = refused_kind(
+            self.lora_kind,
+            self.lora_kinds,
+            has_server=bool(self.generator_url),
+            is_in_4_bits=self.generator_4bit,
+        )
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+    def lora_kind_of(self, family: str) -> str:
+        """The kind of a family's new adapters."""
+        return self.lora_kinds.get(family, self.lora_kind)
 
     def template(self, problem: str) -> str:
         """The text around a label's text for a problem, e.g. `a photo of {}`; `{}` if none is set."""

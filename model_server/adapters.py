@@ -3,12 +3,11 @@
 Rows of one batch may use different adapters. A layer with LoRA adds (x A) B to its output, with A and B of the
 row's adapter (https://arxiv.org/abs/2106.09685). A and B of all adapters are stacked and then selected by index,
 as in the gathered products of Punica and S-LoRA (https://arxiv.org/abs/2311.03285). A layer so needs two batched
-products, however many adapters a batch mixes.
+products, however many adapters a batch mixes. Kinds of adapters that scale outputs, too, have stacks of the scales
+in their layers; `model_server/adapter_files.py` says which kinds there are.
 """
 
-import json
 import logging
-import math
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Sequence
@@ -20,65 +19,99 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Family
+from model_server.adapter_files import (
+    LayerChange,
+    UnfitLayerError,
+    adapter_name,
+    model_name,
+    read_changes,
+    read_config,
+)
 
 log = logging.getLogger(__name__)
 
-PREFIX = "base_model.model."
 FIRST_SLOTS = 8
 
 
 @dataclass(frozen=True)
 class _Adapter:
-    """A (in, rank) and B (rank, out) of each layer, on the CPU. B is already multiplied by LoRA's scaling."""
+    """What an adapter changes in each layer, on the CPU."""
 
-    layers: dict[str, tuple[Tensor, Tensor]]
+    layers: dict[str, LayerChange]
 
     @property
     def shape(self) -> "_Shape":
-        return _Shape(frozenset(self.layers), max((a.shape[1] for a, _ in self.layers.values()), default=0))
+        return _Shape(
+            frozenset(name for name, change in self.layers.items() if change.rank),
+            frozenset(name for name, change in self.layers.items() if change.scale is not None),
+            max((change.rank for change in self.layers.values()), default=0),
+        )
 
 
 @dataclass(frozen=True)
 class _Shape:
-    layers: frozenset[str]
-    rank: int
+    """What stacks have room for: A and B of `rank` in `layers`, and scales of outputs in `scaled_layers`."""
+
+    layers: frozenset[str] = frozenset()
+    scaled_layers: frozenset[str] = frozenset()
+    rank: int = 0
 
     def __or__(self, other: "_Shape") -> "_Shape":
         """The smallest shape that has room for both."""
-        return _Shape(self.layers | other.layers, max(self.rank, other.rank))
+        return _Shape(
+            self.layers | other.layers, self.scaled_layers | other.scaled_layers, max(self.rank, other.rank)
+        )
 
 
 @dataclass(frozen=True)
 class _Stacks:
     """A (slots, in, rank) and B (slots, rank, out) of each layer; lower ranks are padded with zeros.
 
-    Slot 0 stays zero and stands for the base model. A batch keeps the stacks with which it began, so larger
-    stacks may replace them while the batch is computed.
+    `scales` has gain and shift (slots, 2, out) of the layers whose outputs an adapter scales. Slot 0 stays zero
+    and stands for the base model. A batch keeps the stacks with which it began, so larger stacks may replace them
+    while the batch is computed.
     """
 
     layers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    shape: _Shape = _Shape(frozenset(), 0)
+    scales: dict[str, Tensor] = field(default_factory=dict)
+    shape: _Shape = _Shape()
     slots: int = 0
 
     @property
     def slot_bytes(self) -> int:
-        return sum(a[0].nbytes + b[0].nbytes for a, b in self.layers.values())
+        low_rank = sum(a[0].nbytes + b[0].nbytes for a, b in self.layers.values())
+        return low_rank + sum(scale[0].nbytes for scale in self.scales.values())
 
     def fill(self, slot: int, adapter: _Adapter) -> None:
         """Copy an adapter into a slot; layers that the adapter lacks become zero there."""
         for name, (a, b) in self.layers.items():
             a[slot].zero_()
             b[slot].zero_()
-            if name in adapter.layers:
-                adapter_a, adapter_b = adapter.layers[name]
-                a[slot, :, : adapter_a.shape[1]].copy_(adapter_a)
-                b[slot, : adapter_b.shape[0]].copy_(adapter_b)
+            if name in adapter.layers and (rank := adapter.layers[name].rank):
+                a[slot, :, :rank].copy_(adapter.layers[name].a)
+                b[slot, :rank].copy_(adapter.layers[name].b)
+        for name, scale in self.scales.items():
+            scale[slot].zero_()
+            change = adapter.layers.get(name)
+            if change is not None and change.scale is not None:
+                scale[slot].copy_(change.scale)
+
+    def adapter(self, slot: int, shape: _Shape) -> _Adapter:
+        """Return what is in a slot, as far as an adapter of this shape changes it."""
+        changes = {}
+        for name in shape.layers | shape.scaled_layers:
+            scale = self.scales[name][slot] if name in shape.scaled_layers else None
+            if name in shape.layers:
+                a, b = self.layers[name]
+                changes[name] = LayerChange(a[slot, :, : shape.rank], b[slot, : shape.rank], scale)
+            elif scale is not None:
+                changes[name] = LayerChange(scale[:0], scale[:0], scale)
+        return _Adapter(changes)
 
 
 @dataclass(frozen=True)
@@ -112,7 +145,7 @@ class AdapterBank:
         modules = dict(family.module.named_modules())
         self._layers = {name: modules[name] for name in family.lora_layers()}
         for name, layer in self._layers.items():
-            layer.register_forward_hook(partial(self._add_delta, name))
+            layer.register_forward_hook(partial(self._change_output, name))
 
     @property
     def names(self) -> list[str]:
@@ -134,7 +167,8 @@ class AdapterBank:
 
         Raises:
             NotFoundError: there is no such adapter folder.
-            UnreadableError: the adapter is no plain LoRA, was trained on another base model, or has broken files.
+            UnreadableError: the adapter is of a kind that cannot be applied, was trained on another base model, or
+                has broken files.
         """
         with self._lock:
             if name in self._slots:
@@ -165,7 +199,7 @@ class AdapterBank:
             return None
         while (shape := self._shapes.get(adapter)) is None:
             self.load(adapter)
-        return None if shape.layers.isdisjoint(layers) else adapter
+        return None if (shape.layers | shape.scaled_layers).isdisjoint(layers) else adapter
 
     @contextmanager
     def use(self, adapters: Sequence[str | None]) -> Iterator[None]:
@@ -199,25 +233,36 @@ class AdapterBank:
         only_slot = slots[0] if len(set(slots)) == 1 else None
         return _Batch(stacks, torch.tensor(slots, device=self._family.device), only_slot)
 
-    def _add_delta(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """Forward hook of a layer: add (x A) B to its output.
+    def _change_output(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Forward hook of a layer: scale its output y by gain and shift, and add (x A) B.
 
         x is (rows, ..., in), or (rows * k, ..., in) if a tower splits each picture into k windows; the windows of
         a row then follow each other.
         """
         batch = self._batch
-        if batch is None or name not in batch.stacks.layers:
+        if batch is None or name not in batch.stacks.shape.layers | batch.stacks.shape.scaled_layers:
             return None
-        a, b = batch.stacks.layers[name]
         x: Tensor = args[0]
-        if batch.only_slot is not None:
+        if batch.only_slot is None:
+            if x.shape[0] % len(batch.index):
+                raise ValueError(f"layer {name!r} got {x.shape[0]} rows where {len(batch.index)} have adapters")
+            index = batch.index.repeat_interleave(x.shape[0] // len(batch.index))
+            flat = output.reshape(x.shape[0], -1, output.shape[-1])
+        else:
             flat = output.reshape(-1, output.shape[-1])
-            return flat.addmm_(x.reshape(-1, x.shape[-1]) @ a[batch.only_slot], b[batch.only_slot]).view_as(output)
-        if x.shape[0] % len(batch.index):
-            raise ValueError(f"layer {name!r} got {x.shape[0]} rows where {len(batch.index)} have adapters")
-        index = batch.index.repeat_interleave(x.shape[0] // len(batch.index))
-        low_rank = torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), a[index])
-        return output.reshape(x.shape[0], -1, output.shape[-1]).baddbmm_(low_rank, b[index]).view_as(output)
+        if name in batch.stacks.scales:
+            scale = batch.stacks.scales[name]
+            gain, shift = (
+                scale[index].unsqueeze(2).unbind(1) if batch.only_slot is None else scale[batch.only_slot].unbind()
+            )
+            flat = flat.addcmul_(flat, gain).add_(shift)
+        if name in batch.stacks.layers:
+            a, b = batch.stacks.layers[name]
+            if batch.only_slot is None:
+                flat = flat.baddbmm_(torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), a[index]), b[index])
+            else:
+                flat = flat.addmm_(x.reshape(-1, x.shape[-1]) @ a[batch.only_slot], b[batch.only_slot])
+        return flat.view_as(output)
 
     def _pin(self, name: str) -> None:
         """Load an adapter and keep it from being evicted. It may be evicted between the two, hence the loop."""
@@ -255,11 +300,13 @@ class AdapterBank:
 
     def _capacity(self, shape: _Shape) -> int:
         """How many adapters fit into the memory limit, at least 1. Slot 0 uses memory, too."""
-        layers = [self._linear(name) for name in shape.layers]
-        slot_bytes = sum(
-            (layer.in_features + layer.out_features) * shape.rank * self._dtype_of(layer).itemsize
-            for layer in layers
-        )
+        slot_bytes = 0
+        for name in shape.layers:
+            layer = self._linear(name)
+            slot_bytes += (layer.in_features + layer.out_features) * shape.rank * self._dtype_of(layer).itemsize
+        for name in shape.scaled_layers:
+            layer = self._linear(name)
+            slot_bytes += 2 * layer.out_features * self._dtype_of(layer).itemsize
         return max(1, self._memory_bytes // max(1, slot_bytes) - 1)
 
     def _evict(self, count: int, new_name: str) -> None:
@@ -272,16 +319,10 @@ class AdapterBank:
     def _rebuild(self, shape: _Shape, slots: int) -> None:
         """Allocate new stacks and copy the loaded adapters into their first slots."""
         layers = {name: self._allocate(name, slots, shape.rank) for name in shape.layers}
-        stacks = _Stacks(layers, shape, slots)
+        scales = {name: self._allocate_scales(name, slots) for name in shape.scaled_layers}
+        stacks = _Stacks(layers, scales, shape, slots)
         for new_slot, (name, old_slot) in enumerate(self._slots.items(), 1):
-            rank = self._shapes[name].rank
-            old_layers = {layer: self._stacks.layers[layer] for layer in self._shapes[name].layers}
-            stacks.fill(
-                new_slot,
-                _Adapter(
-                    {layer: (a[old_slot, :, :rank], b[old_slot, :rank]) for layer, (a, b) in old_layers.items()}
-                ),
-            )
+            stacks.fill(new_slot, self._stacks.adapter(old_slot, self._shapes[name]))
         self._slots = OrderedDict((name, slot) for slot, name in enumerate(self._slots, 1))
         self._stacks = stacks
 
@@ -294,6 +335,11 @@ class AdapterBank:
             torch.zeros(slots, rank, layer.out_features, dtype=dtype, device=device),
         )
 
+    def _allocate_scales(self, name: str, slots: int) -> Tensor:
+        """Zeros for one layer: gain and shift (slots, 2, out)."""
+        layer = self._linear(name)
+        return torch.zeros(slots, 2, layer.out_features, dtype=self._dtype_of(layer), device=layer.weight.device)
+
     def _dtype_of(self, layer: nn.Linear) -> torch.dtype:
         """The layer's own, as parts of a model may compute in float32; the family's for a quantized weight."""
         dtype = layer.weight.dtype
@@ -305,53 +351,22 @@ class AdapterBank:
             raise TypeError(f"LoRA layer {name!r} is {type(layer).__name__}, expected nn.Linear")
         return layer
 
+    @torch.inference_mode()
     def _read(self, folder: Path) -> _Adapter:
         """Read an adapter that PEFT saved. Raises UnreadableError if it does not fit this family's base model."""
-        config = json.loads((folder / "adapter_config.json").read_text())
-        check_plain_lora(config, folder)
+        config = read_config(folder)
         recorded = config.get("base_model_name_or_path")
         if recorded and model_name(recorded) != model_name(self._family.source):
             raise self._does_not_fit(config, folder, "not on")
-        scaling = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
-        weights = load_file(folder / "adapter_model.safetensors")
-        layers = {}
-        for key in weights:
-            if not key.endswith(".lora_A.weight"):
-                continue
-            name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-            a, b = weights[key], weights[key.replace(".lora_A.", ".lora_B.")]
-            layer = self._layers.get(name)
-            if not isinstance(layer, nn.Linear) or (a.shape[1], b.shape[0]) != (
-                layer.in_features,
-                layer.out_features,
-            ):
-                raise self._does_not_fit(config, folder, f"but its layer {name!r} does not fit")
-            layers[name] = a.T, scaling * b.T
-        return _Adapter(layers)
+        try:
+            return _Adapter(read_changes(folder, config, self._layers))
+        except UnfitLayerError as error:
+            raise self._does_not_fit(config, folder, str(error)) from error
 
     def _does_not_fit(self, config: dict[str, Any], folder: Path, relation: str) -> UnreadableError:
         trained_on = config.get("base_model_name_or_path")
         return UnreadableError(
-            f"adapter {folder.parent.name}/{folder.name} was trained on {trained_on!r}, {relation} "
+            f"adapter {adapter_name(folder)} was trained on {trained_on!r}, {relation} "
             f"{self._family.source!r}; set MODEL_{self._family.name.upper()} back, or retrain the project",
-            is_permanent=False,
-        )
-
-
-def model_name(source: str) -> str:
-    """The source of a base model without what does not tell models apart: the place of a local folder."""
-    name = source.removeprefix("hf-hub:").removeprefix("local-dir:")
-    return Path(name).name if source.startswith("local-dir:") or Path(name).is_absolute() else name
-
-
-def check_plain_lora(config: dict[str, Any], folder: Path) -> None:
-    """Raise UnreadableError if an adapter is of a kind that cannot be applied."""
-    special_keys = [
-        key for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save") if config.get(key)
-    ]
-    if config.get("peft_type") != "LORA" or special_keys:
-        raise UnreadableError(
-            f"adapter {folder.parent.name}/{folder.name} is {config.get('peft_type')} "
-            f"with {special_keys or 'no extras'}; expected plain LoRA",
             is_permanent=False,
         )

@@ -1,7 +1,6 @@
 """Adapters that a server of its own computes with: GENERATOR_URL. They are handed over as folders."""
 
 import hashlib
-import json
 import threading
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +9,7 @@ from pathlib import Path
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families.generation.remote import RemoteGenerator
-from model_server.adapters import check_plain_lora, model_name
+from model_server.adapter_files import check_kind_of_server, model_name, read_config
 
 DIGEST_CHARACTERS = 12
 
@@ -54,7 +53,7 @@ class RemoteAdapters:
             return
         folder = self._adapter_folders.path(name)
         try:
-            config = json.loads((folder / "adapter_config.json").read_text())
+            config = read_config(folder)
             digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
         except (OSError, ValueError) as error:
             raise UnreadableError(
@@ -62,7 +61,7 @@ class RemoteAdapters:
                 f"{self._adapter_folders.root}, or retrain the project",
                 is_permanent=False,
             ) from error
-        check_plain_lora(config, folder)
+        check_kind_of_server(config, folder)
         trained_on, source = config.get("base_model_name_or_path"), self._family.source
         if trained_on and model_name(trained_on) != model_name(source):
             raise UnreadableError(

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from backend.openapi import OPERATIONS
 from lorabel.commands.cli import app
-from lorabel.families.loading import base_model_types
+from lorabel.families.loading import base_model_types, trained_types
 from lorabel.problems.binding import problem_types
 from lorabel.settings import Settings
 from tests import problems_page
@@ -29,7 +29,9 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "operations.md", ROOT / "docs" / "p
 PAGES += (ROOT / ".env.example", ROOT / "docker-compose.yml")
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 METRICS = ("Counter", "Gauge", "Histogram", "CounterMetricFamily", "GaugeMetricFamily")
-NAMED_BY_OTHERS = MappingProxyType({"models": "MODEL_<FAMILY>", "templates": "TEMPLATE_<PROBLEM>"})
+NAMED_BY_OTHERS = MappingProxyType(
+    {"models": "MODEL_<FAMILY>", "templates": "TEMPLATE_<PROBLEM>", "lora_kinds": "LORA_KIND_<FAMILY>"}
+)
 # Settings with a value of their own in docker-compose.yml.
 SET_IN_COMPOSE = frozenset({"DATABASE_URL", "REDIS_URL", "DATA_DIR", "LABEL_STUDIO_URL"}) | frozenset(
     {"HOST", "PORT", "MODEL_SERVER_HOST", "MODEL_SERVER_URL"}
@@ -61,12 +63,13 @@ def settings() -> str:
 
 
 def variables() -> dict[str, str]:
-    """Every setting's environment variable -> what it is. MODEL_ and TEMPLATE_ are there with each name."""
+    """Every setting's environment variable -> what it is. Those that end with a name are there with each name."""
     described = {}
     for name, field in _fields():
         names = {
             "models": [f"MODEL_{family.name.upper()}" for family in base_model_types()],
             "templates": [f"TEMPLATE_{problem.name.upper()}" for problem in problem_types()],
+            "lora_kinds": [f"LORA_KIND_{family.name.upper()}" for family in trained_types()],
         }.get(name, [name.upper()])
         example = r"`\w+_<\w+>`, e\.g\. `\w+`: "
         what = re.sub(example, "", field.description or "")

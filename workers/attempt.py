@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from lorabel.contracts import MediaRef
 from lorabel.families.base import Family
 from lorabel.feature_contracts import Features
-from workers import lora
+from workers import lora, peft_kinds
 from workers.acceptance import Judgement
 from workers.calibration import Calibration
 from workers.examples import TrainingExample
@@ -96,8 +96,7 @@ def save_adapter(model: PeftModel, family: Family, folder: Path) -> None:
 
     Training goes on from the whole; each part is what the model server loads, and fits the part's base model.
     """
-    # `save_embedding_layers` is off because it would ask a hub about the base model.
-    model.save_pretrained(folder, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+    lora.save(model, folder)
     for part in family.parts:
         _save_part(part, folder)
 
@@ -111,7 +110,12 @@ def _save_part(part: Family, folder: Path) -> None:
     }
     config = json.loads((folder / CONFIG).read_text())
     config["base_model_name_or_path"] = part.source
-    config["target_modules"] = lora.only(lora.adapted_layers(weights))
+    config["target_modules"] = lora.only(peft_kinds.adapted_layers(weights))
+    if ranks := config.get("rank_pattern"):
+        own = f"{part.name}."
+        config["rank_pattern"] = {
+            key.removeprefix(own): kept for key, kept in ranks.items() if key.startswith(own)
+        }
     (folder / part.name).mkdir()
     save_file(weights, folder / part.name / WEIGHTS)
     (folder / part.name / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))

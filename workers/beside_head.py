@@ -73,6 +73,7 @@ def recipe_for(family: Family, question: Input, recipe: lora.Recipe, settings: S
         recipe,
         learning_rate=recipe.learning_rate * family.learning_rate_factor,
         batch=min(recipe.batch, family.most_train_batch or recipe.batch),
+        kind=settings.lora_kind_of(family.name),
     )
     if settings.lora_towers != "auto" or not family.content_layers(question):
         return recipe
@@ -147,8 +148,9 @@ def _starts(live: Path | None, recipe: lora.Recipe) -> "list[_Start]":
     small, large = (
         replace(recipe, learning_rate=share * recipe.learning_rate) for share in (SMALL_STEPS, LARGE_STEPS)
     )
-    anew = [_Start(f"begun anew at rate {way.learning_rate:g}", None, way) for way in (small, large)]
-    return anew if live is None else [_Start("continued from live", live, small), *anew]
+    change = lora.change_of_kind(live, recipe)
+    anew = [_Start(f"begun anew at rate {way.learning_rate:g}{change}", None, way) for way in (small, large)]
+    return [_Start("continued from live", live, small), *anew] if lora.continues(live, recipe) else anew
 
 
 def _read(
@@ -209,7 +211,7 @@ class _Procedure:
                 features = base_features = evaluate.features(self.family, prepared, batch)
             has_live = self.context.live is not None
             if has_live:
-                with lora.with_live(model):
+                with lora.with_live(model, self.context.live):
                     features = evaluate.features(self.family, prepared, batch)
         tested = [
             index for index, example in enumerate(prepared) if example.training_example.is_new or not has_live

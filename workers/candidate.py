@@ -69,7 +69,7 @@ def make_candidate(
                     *evaluate.predict_with_head(family, train, learned, batch),
                 ]
         else:
-            with lora.with_live(model):
+            with lora.with_live(model, context.live):
                 live_outputs = evaluate.predict(family, [*held_out, *cross_validated, *learned], batch)
         loss = launch.fine_tune(settings, family, model, train, recipe, on_step)
         outputs = evaluate.predict(family, [*held_out, *learned], batch)
@@ -82,7 +82,11 @@ def make_candidate(
     targets = [example.target for example in held_out]
     judgement = judge(candidate_metrics, live_metrics, len(held_out), settings)
     candidate = Candidate(
-        replace(judgement, tested=tested_tasks(tested_examples, all_outputs, live_outputs)),
+        replace(
+            judgement,
+            decision=f"{judgement.decision}{lora.change_of_kind(context.live, recipe)}",
+            tested=tested_tasks(tested_examples, all_outputs, live_outputs),
+        ),
         calibrate(problem, targets, outputs[: len(held_out)], settings.evaluate_min_tasks),
         family.name,
         family.source,

@@ -36,12 +36,12 @@ from lorabel.database.tables import (
 from lorabel.errors import LorabelError, NotFoundError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
-from lorabel.families.loading import family_for
+from lorabel.families.loading import check_lora_kinds, family_for
 from lorabel.feature_contracts import HEADED, HEADED_ALONE
 from lorabel.inference.answering_heads import answering_heads
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
-from workers import examples, lora, new_version, tracking
+from workers import examples, lora, new_version, peft_kinds, tracking
 from workers.attempt import Attempt, TrainingContext
 from workers.beside_head import recipe_for
 from workers.candidate import make_candidate
@@ -95,6 +95,7 @@ def _train(services: Services, run: TrainingRun) -> None:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
     precision = choose_precision(services.settings, choose_device(services.settings.for_training))
     tracking.check_tracker(services.settings.tracker)
+    check_lora_kinds(services.settings)
     recipe = lora.Recipe.from_settings(services.settings, str(precision).removeprefix("torch."))
     training_runs.report(services.store, run, config={**asdict(recipe), "compared": comparison})
     services.adapter_folders.remove_leftovers(f"p{project.id}.v")
@@ -160,6 +161,9 @@ def _train_problem(
     is_useless = has_head and not (recipe.is_for_head or family.adapters_rival_heads)
     if is_useless and services.settings.lora_towers == "auto":
         return Attempt(None, plan.skipped, decision=HEAD_ALONE)
+    fault = peft_kinds.refusal(recipe.kind, family, lora.new_layers(family, plan.train[0].question, recipe))
+    if fault is not None:
+        return Attempt(None, plan.skipped, decision=fault)
     live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
     # Also where the head is not fitted yet, as in a run on annotations that were there before the project was

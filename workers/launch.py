@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft import PeftModel
 
 from lorabel.errors import LorabelError, SettingsError
 from lorabel.families.base import Family
@@ -76,14 +76,13 @@ def fine_tune(
         plan = LaunchPlan(settings, family.name, list(examples), recipe)
         torch.save(plan, exchange / PLAN)
         start_adapter = exchange / START_ADAPTER
-        model.save_pretrained(start_adapter, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+        lora.save(model, start_adapter)
         loss = 0.0
         with closing(_run(_command(count, exchange, family.device.type), exchange)) as steps:
             for progress in steps:
                 on_step(progress)
                 loss = progress.loss
-        trained = load_peft_weights(exchange / RESULT, device=str(family.device))
-        set_peft_model_state_dict(model, trained, adapter_name=lora.CANDIDATE)
+        lora.load(model, exchange / RESULT, family.device)
     return loss
 
 

@@ -45,7 +45,7 @@ def main(folder: Path, device: str) -> None:
 
         lora.fine_tune(family, model, plan.examples, plan.recipe, report)
         if state.is_main_process:
-            model.save_pretrained(folder / RESULT, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+            lora.save(model, folder / RESULT)
     state.destroy_process_group()
 
 

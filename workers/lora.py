@@ -1,4 +1,7 @@
-"""The training loop: LoRA by PEFT on a family's base model, starting from the live adapter if there is one."""
+"""The training loop: LoRA, or another kind of adapter, by PEFT on a family's base model.
+
+It starts from the live adapter if there is one of this kind.
+"""
 
 import math
 import re
@@ -12,27 +15,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
-from peft import (
-    LoraConfig,
-    PeftConfig,
-    PeftModel,
-    get_peft_model,
-    load_peft_weights,
-    set_peft_model_state_dict,
-)
+from peft import AdaLoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from lorabel.adapter_kinds import LORA
 from lorabel.contracts import BatchAdapters, Input
 from lorabel.errors import LorabelError
 from lorabel.families.base import Family
 from lorabel.settings import Settings
+from workers import peft_kinds
 from workers.examples import PreparedExample
 
 LIVE = "live"
 ACTIVE = "active"
 PREFIX = "base_model.model."
-A_WEIGHT = ".lora_A.weight"
 CANDIDATE = "default"  # PEFT saves the adapter of this name in the folder itself, where other programs look
 WARMUP_STEPS = 5
 WEIGHT_DECAY = 0.01
@@ -53,6 +50,7 @@ class Recipe:
         precision: `float32` or `bfloat16`, of the forward pass.
         is_for_head: whether LoRA goes on the towers of the contents, and learns features for a fitted head. Else
             it goes on `Family.trained_layers`, and learns the answers.
+        kind: of the adapter, one of `lorabel.adapter_kinds.KINDS`.
         max_seconds: training ends after so many seconds; None for no limit.
     """
 
@@ -65,6 +63,7 @@ class Recipe:
     precision: str
     is_for_head: bool = False
     max_seconds: float | None = None
+    kind: str = LORA
 
     @property
     def limit_s(self) -> float:
@@ -112,7 +111,7 @@ class ActiveAdapter(BatchAdapters):
             for name, layer in module.named_modules()
             if isinstance(layer, BaseTunerLayer)
             and not layer.disable_adapters
-            and not set(layer.active_adapters).isdisjoint(layer.lora_A)
+            and not set(layer.active_adapters).isdisjoint(layer._get_available_adapters())
         }
 
     @contextmanager
@@ -142,11 +141,11 @@ class ActiveAdapter(BatchAdapters):
 
 @contextmanager
 def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) -> Iterator[PeftModel]:
-    """The base model with a candidate adapter, and with the live adapter beside it if there is one.
+    """The base model with a candidate adapter, and with the live adapter beside it if there is one of its kind.
 
-    The candidate starts with the weights and the rank of live. It is on live's layers and on those that the recipe
-    trains for such a question. At the end of the block the base model is as before, also after an error at any
-    point: the worker keeps it for the next run.
+    The candidate is on live's layers and on those that the recipe trains for such a question. It starts with the
+    weights and the rank of live; if live is of another kind, it begins anew. At the end of the block the base
+    model is as before, also after an error at any point: the worker keeps it for the next run.
 
     Args:
         question: one of the examples'.
@@ -154,19 +153,57 @@ def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) 
     """
     torch.manual_seed(recipe.seed)
     weights = {} if live is None else load_peft_weights(live, device="cpu")
-    trained_layers = family.content_layers(question) if recipe.is_for_head else family.trained_layers(question)
-    layers = {*trained_layers, *adapted_layers(weights)}
-    rank = recipe.rank if live is None else PeftConfig.from_pretrained(live).r
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers))
+    layers = only({*new_layers(family, question, recipe), *peft_kinds.adapted_layers(weights)})
+    start = live if continues(live, recipe) else None
+    if start is None:
+        config = peft_kinds.new_config(recipe.kind, recipe.rank, layers, recipe.steps)
+    else:
+        config = peft_kinds.continued_config(start, layers, recipe.steps)
     try:
-        model = get_peft_model(family.module, config)
+        with peft_kinds.quiet_about_ranks():
+            model = get_peft_model(family.module, config)
         model.peft_config[CANDIDATE].base_model_name_or_path = family.source
-        if live is not None:
-            model.load_adapter(live, LIVE)
-            set_peft_model_state_dict(model, weights, adapter_name=CANDIDATE)
+        if start is not None:
+            with peft_kinds.quiet_about_ranks():
+                model.load_adapter(start, LIVE)
+                set_peft_model_state_dict(model, weights, adapter_name=CANDIDATE)
         yield model
     finally:
         _remove_adapters(family.module)
+
+
+def continues(live: Path | None, recipe: Recipe) -> bool:
+    """Whether a training goes on from the live adapter: there is one, and it is of the recipe's kind."""
+    return live is not None and peft_kinds.kind_of_folder(live) == recipe.kind
+
+
+def change_of_kind(live: Path | None, recipe: Recipe) -> str:
+    """For decisions: that a training has begun anew, since live is of another kind. Else empty."""
+    if live is None or continues(live, recipe):
+        return ""
+    return f"; begun anew as {recipe.kind}, since live is {peft_kinds.kind_of_folder(live)}"
+
+
+def new_layers(family: Family, question: Input, recipe: Recipe) -> list[str]:
+    """The layers that a recipe puts a new adapter on."""
+    return family.content_layers(question) if recipe.is_for_head else family.trained_layers(question)
+
+
+def save(model: PeftModel, folder: Path) -> None:
+    """Write the candidate in PEFT's own format."""
+    with peft_kinds.quiet_about_ranks():
+        # `save_embedding_layers` is off because it would ask a hub about the base model.
+        model.save_pretrained(folder, selected_adapters=[CANDIDATE], save_embedding_layers=False)
+
+
+def load(model: PeftModel, folder: Path, device: torch.device) -> None:
+    """Read the candidate's weights from a folder that `save` wrote."""
+    config = model.peft_config[CANDIDATE]
+    if isinstance(config, AdaLoraConfig):
+        config.rank_pattern = AdaLoraConfig.from_pretrained(folder).rank_pattern
+    with peft_kinds.quiet_about_ranks():
+        weights = load_peft_weights(folder, device=str(device))
+        set_peft_model_state_dict(model, weights, adapter_name=CANDIDATE)
 
 
 def _remove_adapters(module: nn.Module) -> None:
@@ -176,11 +213,15 @@ def _remove_adapters(module: nn.Module) -> None:
     """
     adapted_layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)]
     for name, layer in adapted_layers:
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, layer.get_base_layer())
+        _put(module, name, layer.get_base_layer())
     if hasattr(module, "peft_config"):
         del module.peft_config
     module.requires_grad_(False)
+
+
+def _put(module: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, layer)
 
 
 def only(layers: Iterable[str]) -> str:
@@ -193,17 +234,41 @@ def only(layers: Iterable[str]) -> str:
 
 
 @contextmanager
-def with_live(model: PeftModel) -> Iterator[None]:
-    """In the block the live adapter is active, or no adapter if there is no live one."""
-    if LIVE not in model.peft_config:
+def with_live(model: PeftModel, live: Path | None) -> Iterator[None]:
+    """In the block the live adapter is active, or no adapter if there is no live one.
+
+    Args:
+        live: the folder of the live adapter that `adapted` was called with.
+    """
+    if live is None:
         with model.disable_adapter():
             yield
-        return
-    model.set_adapter(LIVE)
+    elif LIVE in model.peft_config:
+        model.set_adapter(LIVE)
+        try:
+            yield
+        finally:
+            model.set_adapter(CANDIDATE)
+    else:
+        with _exchanged(model.get_base_model(), live):
+            yield
+
+
+@contextmanager
+def _exchanged(module: nn.Module, live: Path) -> Iterator[None]:
+    """In the block live is in the candidate's place: PEFT keeps no two kinds of adapters in one model."""
+    candidate = {name: layer for name, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)}
+    config = module.peft_config
+    _remove_adapters(module)
     try:
+        with peft_kinds.quiet_about_ranks():
+            PeftModel.from_pretrained(module, live)
         yield
     finally:
-        model.set_adapter(CANDIDATE)
+        _remove_adapters(module)
+        for name, layer in candidate.items():
+            _put(module, name, layer)
+        module.peft_config = config
 
 
 def precompute(
@@ -244,12 +309,15 @@ def fine_tune(
     accelerator = _accelerator(family, recipe)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    ranks = peft_kinds.RankAllocation(model, CANDIDATE)
     loss, best, best_step, started, elapsed_s = 0.0, math.inf, 0, time.monotonic(), 0.0
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe, elapsed_s))
     optimizer, schedule = accelerator.prepare(optimizer, schedule)
     batches = _batches(family, examples, recipe)
     for step in range(1, recipe.steps + 1):
-        step_loss = _step(family, accelerator, next(batches), optimizer, weights, recipe)
+        step_loss = _step(family, accelerator, next(batches), optimizer, weights, recipe, ranks)
+        ranks.step(step, weights)
+        optimizer.zero_grad()
         # The processes of a run must agree, or one would wait for another that has ended.
         elapsed_s = float(
             accelerator.reduce(torch.tensor(time.monotonic() - started, device=family.device), "mean")
@@ -287,8 +355,9 @@ def _step(
     optimizer: Any,
     weights: Any,
     recipe: Recipe,
+    ranks: peft_kinds.RankAllocation,
 ) -> float:
-    """Make one step. Each process computes its share of the batch's examples.
+    """Make one step, and leave its gradients. Each process computes its share of the batch's examples.
 
     Returns:
         The loss of the whole batch, the same in every process.
@@ -303,13 +372,12 @@ def _step(
         else:
             losses = family.loss(inputs, targets)
     loss = (losses * example_weights).sum() * accelerator.num_processes / len(batch.targets)
-    accelerator.backward(loss)
+    accelerator.backward(loss + ranks.penalty())
     if accelerator.num_processes > 1:
         for weight in weights:
             weight.grad = accelerator.reduce(weight.grad, "mean")
     accelerator.clip_grad_norm_(weights, 1.0)
     optimizer.step()
-    optimizer.zero_grad()
     return float(accelerator.reduce(loss.detach(), "mean"))
 
 
@@ -344,8 +412,3 @@ def _rate(step: int, recipe: Recipe, elapsed_s: float) -> float:
     """The factor of the learning rate: a warm-up of WARMUP_STEPS, then linear to 0 at the last step or second."""
     done = min(1.0, max(step / recipe.steps, elapsed_s / recipe.limit_s))
     return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - done)
-
-
-def adapted_layers(weights: Iterable[str]) -> set[str]:
-    """The layers that an adapter is on, by the names of its weights."""
-    return {key.removeprefix(PREFIX).removesuffix(A_WEIGHT) for key in weights if key.endswith(A_WEIGHT)}

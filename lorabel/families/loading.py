@@ -69,6 +69,21 @@ def base_model_types() -> tuple[type[Family], ...]:
     return tuple(family for family in family_types() if not family.part_types)
 
 
+def trained_types() -> tuple[type[Family], ...]:
+    """Return every family whose adapters are trained, pipelines included; LORA_KIND_<FAMILY> may name each."""
+    return tuple(family for family in family_types() if family.has_lora)
+
+
+def check_lora_kinds(settings: Settings) -> None:
+    """Raise SettingsError if a setting LORA_KIND_<FAMILY> is for no family whose adapters are trained."""
+    names = {family.name for family in trained_types()}
+    for name in sorted(settings.lora_kinds.keys() - names):
+        raise SettingsError(
+            f"LORA_KIND_{name.upper()} is set, but no family {name!r} has adapters; "
+            f"known: {', '.join(sorted(names))}"
+        )
+
+
 def part_names(family_name: str) -> tuple[str, ...]:
     """Return the names of the families that compute for a family: its own, or those of the parts of a pipeline."""
     parts = {family.name: family.part_types for family in family_types()}.get(family_name, ())
