@@ -113,7 +113,7 @@ def show_home() -> str:
 def examine() -> AnyResponse:
     """Have the doctor look again."""
     services().vitals.checks.renew()
-    return _see("pages.show_home")
+    return see("pages.show_home")
 
 
 @blueprint.get(PROJECT)
@@ -155,7 +155,7 @@ def find_label_errors(project_id: int) -> AnyResponse:
     run = bulk_runs.request(services().store, project_id, "asked for on the page", kind=BulkRunKind.LABEL_ERRORS)
     services().jobs.carry_out(run)
     services().active_runs.forget()
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.route(f"{PROJECT}/train", methods=["GET", "POST"])
@@ -166,7 +166,7 @@ def train(project_id: int) -> str | AnyResponse:
     run = training_runs.request(services().store, project_id, "asked for on the page")
     services().jobs.train(run.id, run.attempt)
     services().active_runs.forget()
-    return _see("pages.show_training_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_training_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.get(f"{PROJECT}/versions/<name>")
@@ -186,7 +186,7 @@ def promote(project_id: int, name: str) -> str | AnyResponse:
         services().store, services().model_client, project_id, number, learns_from_all=learns_from_all
     )
     services().jobs.look_ahead(project_id)
-    return _see("pages.show_version", project_id=project_id, name=f"v{number}")
+    return see("pages.show_version", project_id=project_id, name=f"v{number}")
 
 
 @blueprint.route(f"{PROJECT}/rollback", methods=["GET", "POST"])
@@ -196,7 +196,7 @@ def roll_back(project_id: int) -> str | AnyResponse:
         return render_template("promote.html", view=version.read_promotion(services(), project_id, None))
     promotion.rollback(services().store, services().model_client, project_id)
     services().jobs.look_ahead(project_id)
-    return _see("pages.show_project", project_id=project_id)
+    return see("pages.show_project", project_id=project_id)
 
 
 @blueprint.get("/runs")
@@ -230,7 +230,7 @@ def cancel_training(project_id: int, run_id: int) -> str | AnyResponse:
         return render_template("cancel.html", view=runs.read_training_run(services(), project_id, run_id))
     training_runs.cancel(services().store, project_id, run_id)
     services().active_runs.forget()
-    return _see("pages.show_training_run", project_id=project_id, run_id=run_id)
+    return see("pages.show_training_run", project_id=project_id, run_id=run_id)
 
 
 @blueprint.route(f"{PROJECT}/bulk/{NUMBER}run_id>/cancel", methods=["GET", "POST"])
@@ -240,7 +240,7 @@ def cancel_bulk(project_id: int, run_id: int) -> str | AnyResponse:
         return render_template("cancel.html", view=runs.read_bulk_run(services(), project_id, run_id))
     bulk_runs.cancel(services().store, project_id, run_id)
     services().active_runs.forget()
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run_id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run_id)
 
 
 @blueprint.get(f"{PROJECT}/accept")
@@ -253,7 +253,7 @@ def show_accept(project_id: int) -> str:
 def find_acceptable(project_id: int) -> AnyResponse:
     """Queue a bulk run that finds what may be accepted, and writes nothing."""
     run = accept.ask(services(), project_id, accept.read_wish(request.form), None)
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.route(f"{PROJECT}/accept/write", methods=["GET", "POST"])
@@ -263,7 +263,7 @@ def accept_tasks(project_id: int) -> str | AnyResponse:
         return render_template("accept_tasks.html", view=accept.read_writing(services(), project_id))
     email = request.form.get("email", "").strip()
     run = accept.ask(services(), project_id, accept.read_wish(request.form), email)
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.route(f"{PROJECT}/accept/{NUMBER}acceptance_id>/undo", methods=["GET", "POST"])
@@ -273,24 +273,16 @@ def undo_acceptance(project_id: int, acceptance_id: int) -> str | AnyResponse:
         view = accept.read_undoing(services(), project_id, acceptance_id)
         return render_template("accept_undo.html", view=view)
     run = accept.undo(services(), project_id, acceptance_id)
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.get("/events")
 def stream_events() -> Response:
-    """The active runs as a server-sent event, if they have changed since the last one; `?project=12` for one.
-
-    The answer ends at once, and the browser asks again after RETRY_MS: an open stream would hold a thread.
-    """
+    """The active runs as a server-sent event, if they have changed since the last one; `?project=12` for one."""
     asked = request.args.get("project", type=int)
     active = runs.active_of(services(), asked)
     html = render_template("active_runs.html", active=active, titles=runs.titles(services()), project_id=asked)
-    number = hashlib.sha256(html.encode()).hexdigest()[:16]
-    event = f"retry: {RETRY_MS}\n"
-    if request.headers.get("Last-Event-ID") != number:
-        lines = "".join(f"data: {line}\n" for line in html.splitlines())
-        event += f"id: {number}\n{lines}"
-    return Response(f"{event}\n", content_type=EVENTS_TYPE)
+    return event_answer(html)
 
 
 @blueprint.get("/<path:_>")
@@ -299,6 +291,19 @@ def refuse(_: str) -> str:
     raise NotFound("there is no page at this address")
 
 
-def _see(endpoint: str, **values: Any) -> AnyResponse:
+def event_answer(html: str) -> Response:
+    """A part of a page as a server-sent event, without it if the browser has it already.
+
+    The answer ends at once, and the browser asks again after RETRY_MS: an open stream would hold a thread.
+    """
+    number = hashlib.sha256(html.encode()).hexdigest()[:16]
+    event = f"retry: {RETRY_MS}\n"
+    if request.headers.get("Last-Event-ID") != number:
+        lines = "".join(f"data: {line}\n" for line in html.splitlines())
+        event += f"id: {number}\n{lines}"
+    return Response(f"{event}\n", content_type=EVENTS_TYPE)
+
+
+def see(endpoint: str, **values: Any) -> AnyResponse:
     """Send the browser to a page after a form."""
     return redirect(url_for(endpoint, **values), 303)
