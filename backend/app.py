@@ -28,7 +28,6 @@ from backend import (
     version_routes,
 )
 from backend.label_studio_routes import PREDICT_PATH
-from backend.pages import connect_routes, rule_page_routes
 from backend.pages import routes as page_routes
 from backend.pages.forms import refuse_other_sites
 from backend.services import EXTENSION, Services, services

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flask import request
+from flask import request, url_for
 from sqlalchemy import select
 from werkzeug.datastructures import MultiDict
 
@@ -14,10 +14,11 @@ from backend.pages.connections import MOST_PROJECTS, Connecting, ConnectingProje
 from backend.pages.label_configs import Served, read_served
 from backend.pages.paging import LAST_PAGE, PER_PAGE, Page
 from backend.project_routes import read_number
-from backend.services import Services
+from backend.services import Services, services
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.tables import Project
 from lorabel.errors import BadRequestError, LorabelError
+from lorabel.label_studio.access import api_access, is_web_address
 from lorabel.label_studio.access_token import read_claims
 from lorabel.label_studio.address import checked_address, split_page
 from lorabel.label_studio.client import LabelStudio
@@ -73,11 +74,11 @@ class Choosing:
     fault: str
 
 
-def read_form(services: Services, fault: str = "") -> Form:
+def read_form(app_services: Services, fault: str = "") -> Form:
     """Read what the form shows: what was sent, else what the settings and the connected projects say."""
     sent = request.form if request.method == "POST" else request.args
-    settings = services.settings
-    with services.store.read() as session:
+    settings = app_services.settings
+    with app_services.store.read() as session:
         connected = session.scalar(
             select(Project)
             .where(Project.is_deleted.is_(False), Project.label_studio_url.is_not(None))
@@ -94,6 +95,18 @@ def read_form(services: Services, fault: str = "") -> Form:
     )
 
 
+def is_connected(project: Project) -> bool:
+    """Whether there is a token for the project's Label Studio."""
+    return api_access(project, services().settings) is not None
+
+
+def connect_link(project: Project) -> str:
+    """The address of the page on which a project can be connected."""
+    url = project.label_studio_url or project.hostname
+    page = f"{url.rstrip('/')}/projects/{project.label_studio_id}" if url and is_web_address(url) else None
+    return url_for("pages.connect.show_connect", url=page)
+
+
 def default_address(settings: Settings) -> str:
     """The backend's address on this machine."""
     from lorabel.commands.connect import default_backend_url
@@ -101,11 +114,11 @@ def default_address(settings: Settings) -> str:
     return default_backend_url(settings)
 
 
-def begin(services: Services) -> Connecting:
+def begin(app_services: Services) -> Connecting:
     """Check an address and a token that were sent, and keep them.
 
     Raises:
-        LorabelError: something is wrong with them, or Label Studio does not take them; the message says what to do.
+        LorabelError: they are wrong, or Label Studio does not take them; the message says what to do.
     """
     typed = request.form.get("url", "")
     if _is_token(typed):
@@ -114,7 +127,7 @@ def begin(services: Services) -> Connecting:
     if not base:
         raise BadRequestError("write the address of Label Studio, for example http://localhost:8080")
     url = checked_address(base, "the address of Label Studio")
-    typed_backend = request.form.get("backend_url", "").strip() or default_address(services.settings)
+    typed_backend = request.form.get("backend_url", "").strip() or default_address(app_services.settings)
     backend_url = checked_address(typed_backend, "the address of Lorabel")
     token = request.form.get("token", "").strip()
     if not TOKEN.fullmatch(token):
@@ -123,15 +136,15 @@ def begin(services: Services) -> Connecting:
             if token
             else "the token is missing; Label Studio shows it under Account & Settings, Personal Access Token"
         )
-    require_trust(services, url)
+    require_trust(app_services, url)
     with LabelStudio(url, None, TIMEOUT_S) as anonymous:
         require_version(anonymous)
     with LabelStudio(url, token, TIMEOUT_S) as label_studio:
         label_studio.email()
-    return services.connections.add(url, token, backend_url, suggested)
+    return app_services.connections.add(url, token, backend_url, suggested)
 
 
-def require_trust(services: Services, url: str) -> None:
+def require_trust(app_services: Services, url: str) -> None:
     """Refuse to send requests to an address that no operator has named.
 
     A connected Label Studio is trusted: media are fetched from it also at private addresses. Whoever has the
@@ -141,10 +154,10 @@ def require_trust(services: Services, url: str) -> None:
     Raises:
         BadRequestError: the address is not trusted.
     """
-    settings = services.settings
+    settings = app_services.settings
     if settings.basic_auth is not None or is_at_this_machine():
         return
-    with services.store.read() as session:
+    with app_services.store.read() as session:
         known_urls = session.scalars(select(Project.label_studio_url).where(Project.label_studio_url.is_not(None)))
         origins = {origin(known) for known in known_urls if known}
     if settings.label_studio_url:
@@ -152,8 +165,8 @@ def require_trust(services: Services, url: str) -> None:
     if origin(url) not in origins:
         raise BadRequestError(
             f"{url} is not known here, and without a password anybody could name an address inside this network: "
-            "set BASIC_AUTH_USER and BASIC_AUTH_PASS or LABEL_STUDIO_URL, open this page on the machine itself, or "
-            "run `lorabel connect` there"
+            "set BASIC_AUTH_USER and BASIC_AUTH_PASS, or LABEL_STUDIO_URL; or open this page, or run "
+            "`lorabel connect`, on the machine itself"
         )
 
 
@@ -164,7 +177,7 @@ def is_at_this_machine() -> bool:
     return not is_proxied and _is_loopback(request.remote_addr or "") and _is_loopback(host)
 
 
-def read_choosing(services: Services, connecting: Connecting) -> Choosing:
+def read_choosing(app_services: Services, connecting: Connecting) -> Choosing:
     """Ask Label Studio which projects there are. What fails is said on the page.
 
     Raises:
@@ -174,19 +187,19 @@ def read_choosing(services: Services, connecting: Connecting) -> Choosing:
     number = max(1, read_number("page", 1, LAST_PAGE))
     version = email = ""
     try:
-        token = services.connections.token_of(connecting)
+        token = app_services.connections.token_of(connecting)
         with LabelStudio(connecting.url, token, TIMEOUT_S) as label_studio:
             version, email = label_studio.server().version, label_studio.email()
             listed = list_projects(label_studio, number, PER_PAGE, search)
     except LorabelError as error:
         return Choosing(connecting, version, email, 0, search, Page([], 1, False, "page"), str(error))
-    connected = _connected(services, connecting.url, listed.projects)
+    connected = _connected(app_services, connecting.url, listed.projects)
     choices = [Choice(row, read_served(row.label_config), connected.get(row.id)) for row in listed.projects]
     page = Page(choices, number, number * PER_PAGE < listed.total, "page")
     return Choosing(connecting, version, email, listed.total, search, page, "")
 
 
-def choose(services: Services, connecting: Connecting, form: "MultiDict[str, str]") -> None:
+def choose(app_services: Services, connecting: Connecting, form: "MultiDict[str, str]") -> None:
     """Connect the projects that were chosen.
 
     Raises:
@@ -202,18 +215,18 @@ def choose(services: Services, connecting: Connecting, form: "MultiDict[str, str
         raise BadRequestError(f"{len(numbers)} projects are chosen, expected 1 to {MOST_PROJECTS}")
     if connecting.is_begun:
         return
-    with LabelStudio(connecting.url, services.connections.token_of(connecting), TIMEOUT_S) as label_studio:
+    with LabelStudio(connecting.url, app_services.connections.token_of(connecting), TIMEOUT_S) as label_studio:
         titles = {row.id: row.title for row in label_studio.titles([LabelStudioId(number) for number in numbers])}
     chosen = [
         ConnectingProject(label_studio_id=number, title=titles.get(number) or f"Project {number}")
         for number in numbers
     ]
-    services.connections.begin(connecting, chosen, is_anyway="anyway" in form)
+    app_services.connections.begin(connecting, chosen, is_anyway="anyway" in form)
 
 
-def _connected(services: Services, url: str, rows: Sequence[ListedProject]) -> Mapping[int, Project]:
+def _connected(app_services: Services, url: str, rows: Sequence[ListedProject]) -> Mapping[int, Project]:
     """Id in Label Studio -> the project here that is connected to it."""
-    with services.store.read() as session:
+    with app_services.store.read() as session:
         query = select(Project).where(
             Project.is_deleted.is_(False),
             Project.label_studio_url == url,

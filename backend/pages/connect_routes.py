@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from flask import Response, render_template, request
+from flask import Blueprint, Response, render_template, request
 
 from backend.pages import connect
+from backend.pages.answers import UNPROCESSABLE, event_answer, see
 from backend.pages.connections import Connecting
 from backend.pages.label_configs import read_trial
-from backend.pages.routes import blueprint, event_answer, see
 from backend.services import services
 from lorabel.errors import LorabelError
 
+blueprint = Blueprint("connect", __name__)
 NAME = "<string(minlength=16, maxlength=64):name>"
-UNPROCESSABLE = 422
 NO_CONTENT = 204
 Page = str | tuple[str, int]
 
@@ -26,7 +26,7 @@ def show_connect() -> Any:
         connecting = connect.begin(services())
     except LorabelError as error:
         return render_template("connect.html", view=connect.read_form(services(), str(error))), UNPROCESSABLE
-    return see("pages.show_connecting", name=connecting.name)
+    return see("pages.connect.show_connecting", name=connecting.name)
 
 
 @blueprint.route(f"/connect/{NAME}", methods=["GET", "POST"])
@@ -39,7 +39,7 @@ def show_connecting(name: str) -> Any:
         connect.choose(services(), connecting, request.form)
     except LorabelError as error:
         return _connecting_page(connecting, str(error)), UNPROCESSABLE
-    return see("pages.show_connecting", name=name)
+    return see("pages.connect.show_connecting", name=name)
 
 
 @blueprint.get(f"/connect/{NAME}/events")

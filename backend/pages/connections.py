@@ -250,7 +250,7 @@ class Connections:
         make_private(self._folder)
         path = self._path(connecting.name)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(connecting.model_dump_json())
         temporary.replace(path)
 

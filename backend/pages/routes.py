@@ -3,7 +3,6 @@
 Every answer forbids the browser to load anything from another host, or to run what is written into the page.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,8 +12,9 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
-from backend import http_bodies
-from backend.pages import accept, cells, home, project, runs, tasks, version
+from backend.pages import accept, cells, connect_routes, home, project, rule_page_routes, runs, tasks, version
+from backend.pages.answers import NUMBER, PROJECT, event_answer, see
+from backend.pages.connect import connect_link, is_connected
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
 from backend.pages.limits import read_limits
@@ -28,10 +28,8 @@ from lorabel.inference import promotion
 log = logging.getLogger(__name__)
 blueprint = Blueprint("pages", __name__, url_prefix="/ui", template_folder="templates", static_folder="static")
 root = Blueprint("root", __name__)
-NUMBER = f"<int(max={http_bodies.LARGEST_ID}):"
-PROJECT = f"/projects/{NUMBER}project_id>"
-# The browser asks for news so often, in milliseconds. Each answer is complete at once, so it holds no thread.
-RETRY_MS = 2000
+for part in (connect_routes, rule_page_routes):
+    blueprint.register_blueprint(part.blueprint)
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -44,7 +42,6 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "Cache-Control": "no-store",
     }
 )
-EVENTS_TYPE = "text/event-stream"
 # A browser asks again for a picture after so many seconds, and sooner for one that could not be read.
 THUMBNAIL_S, NO_THUMBNAIL_S = 3600, 60
 ERROR_TITLES: Mapping[int, str] = MappingProxyType(
@@ -92,13 +89,20 @@ def protect(answer: Response) -> Response:
 @blueprint.context_processor
 def provide() -> dict[str, Any]:
     """What every template may use."""
-    return {"form_token": form_token, "form_field": FIELD, "page_url": page_url, "read_limits": read_limits}
+    return {
+        "form_token": form_token,
+        "form_field": FIELD,
+        "page_url": page_url,
+        "read_limits": read_limits,
+        "connect_link": connect_link,
+    }
 
 
 @blueprint.record_once
 def add_filters(state: Any) -> None:
     """Let templates write numbers and times."""
     state.app.jinja_env.filters.update(FILTERS)
+    state.app.jinja_env.tests["connected"] = is_connected
     state.app.jinja_env.trim_blocks = state.app.jinja_env.lstrip_blocks = True
 
 
@@ -289,21 +293,3 @@ def stream_events() -> Response:
 def refuse(_: str) -> str:
     """Answer unknown addresses below the pages' with a page."""
     raise NotFound("there is no page at this address")
-
-
-def event_answer(html: str) -> Response:
-    """A part of a page as a server-sent event, without it if the browser has it already.
-
-    The answer ends at once, and the browser asks again after RETRY_MS: an open stream would hold a thread.
-    """
-    number = hashlib.sha256(html.encode()).hexdigest()[:16]
-    event = f"retry: {RETRY_MS}\n"
-    if request.headers.get("Last-Event-ID") != number:
-        lines = "".join(f"data: {line}\n" for line in html.splitlines())
-        event += f"id: {number}\n{lines}"
-    return Response(f"{event}\n", content_type=EVENTS_TYPE)
-
-
-def see(endpoint: str, **values: Any) -> AnyResponse:
-    """Send the browser to a page after a form."""
-    return redirect(url_for(endpoint, **values), 303)

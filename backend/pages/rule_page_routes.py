@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from flask import render_template, request
+from flask import Blueprint, render_template, request
 
 from backend.pages import rules
-from backend.pages.routes import PROJECT, blueprint, see
+from backend.pages.answers import PROJECT, UNPROCESSABLE, see
 from backend.services import services
 
-UNPROCESSABLE = 422
+blueprint = Blueprint("rules", __name__)
 
 
 @blueprint.route(f"{PROJECT}/rules", methods=["GET", "POST"])
@@ -18,5 +18,5 @@ def show_rules(project_id: int) -> Any:
         return render_template("rules.html", view=rules.read_rules_page(services(), project_id))
     view = rules.change_rules(services(), project_id)
     if view is None:
-        return see("pages.show_rules", project_id=project_id)
+        return see("pages.rules.show_rules", project_id=project_id)
     return render_template("rules.html", view=view), UNPROCESSABLE if view.faults else 200

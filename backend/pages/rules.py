@@ -132,7 +132,7 @@ def change_rules(services: Services, project_id: int) -> RulesPage | None:
 def _check(services: Services, project_id: int, text: str) -> None:
     if len(text) > LONGEST_FILE or "\0" in text:
         raise RulesError(
-            f"the rules have {len(text)} characters, expected at most {LONGEST_FILE} and no zero bytes"
+            f"the rules have {len(text)} characters, expected at most {LONGEST_FILE}, none of them NUL"
         )
     with services.store.read() as session:
         rules.check(session, project_id, text)

@@ -7,6 +7,7 @@ replace those by earlier rules. Without rules the name is the one of before. A c
 """
 
 import logging
+
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
@@ -151,7 +152,7 @@ def _change(session: Session, project_id: int, text: str | None, seen_number: in
     project = projects.get(session, project_id, is_locked=True)
     if seen_number is not None and seen_number != number_of(project):
         raise ConflictError(
-            f"somebody has changed the rules of project {project_id} meanwhile; look at them, and repeat your change"
+            f"somebody has changed the rules of project {project_id} meanwhile; read them, and change them again"
         )
     if file_of(project) != text:
         project.rules = {NUMBER: number_of(project) + 1, FILE: text, FORMER: file_of(project)}

@@ -22,6 +22,6 @@ def require_version(label_studio: LabelStudio) -> Server:
     if numbers is not None and (int(numbers[1]), int(numbers[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise LabelStudioError(
-            f"Label Studio at {label_studio.url} is version {server.version}, expected {oldest} or newer; update it"
+            f"Label Studio at {label_studio.url} is version {server.version}, expected {oldest} or newer: update"
         )
     return server

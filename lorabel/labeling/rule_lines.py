@@ -80,8 +80,7 @@ def _rules(text: str) -> Iterator[_Rule]:
     for index, (number, kind) in enumerate(begins):
         seen[kind] = seen.get(kind, 0) + 1
         tables = content.get(kind)
-        is_told_apart = isinstance(tables, list) and len(tables) == sum(each == kind for _, each in begins)
-        if is_told_apart:
+        if isinstance(tables, list) and len(tables) == sum(each == kind for _, each in begins):
             table = tables[seen[kind] - 1]
             name = table.get("name") if isinstance(table, dict) else None
             end = begins[index + 1][0] if index + 1 < len(begins) else len(lines)
