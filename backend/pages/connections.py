@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from lorabel.database import projects
+from lorabel.database import connecting_files, projects
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.database.tables import now
@@ -31,10 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER = "connecting"
 NAME = re.compile(r"[\w-]{16,64}", re.ASCII)
 NAME_BYTES = 16
-KEPT_S = 3600.0
 MOST_AT_ONCE = 2
 MOST_PROJECTS = 100
 CLOSE_TIMEOUT_S = 5.0
@@ -116,7 +113,7 @@ class Connections:
 
     def __init__(self, settings: Settings, store: Store, on_end: Callable[[], None]) -> None:
         self._settings, self._store, self._on_end = settings, store, on_end
-        self._folder = settings.data_dir.absolute() / FOLDER
+        self._folder = connecting_files.folder_of(settings)
         self._slots = threading.BoundedSemaphore(MOST_AT_ONCE)
         self._threads: set[threading.Thread] = set()
 
@@ -126,7 +123,7 @@ class Connections:
         Raises:
             SecretKeyError: the token cannot be encrypted.
         """
-        self._forget_old()
+        connecting_files.remove_old(self._settings)
         with self._store.read() as session:
             sealed = projects.seal_token(self._store, session, token)
         connecting = Connecting(
@@ -146,7 +143,7 @@ class Connections:
         Raises:
             NotFoundError: there is no such thing, or not any more.
         """
-        self._forget_old()
+        connecting_files.remove_old(self._settings)
         if NAME.fullmatch(name):
             with suppress(FileNotFoundError):
                 return Connecting.model_validate_json(self._path(name).read_bytes())
@@ -253,11 +250,3 @@ class Connections:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(connecting.model_dump_json())
         temporary.replace(path)
-
-    def _forget_old(self) -> None:
-        """Remove what was written last more than KEPT_S ago."""
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
-                with suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime > KEPT_S:
-                        path.unlink()

@@ -12,9 +12,9 @@ from types import MappingProxyType
 import pytest
 from flask.testing import FlaskClient
 
-from backend.pages.connections import FOLDER, MOST_AT_ONCE
+from backend.pages.connections import MOST_AT_ONCE
 from backend.services import Services
-from lorabel.database import projects
+from lorabel.database import connecting_files, projects
 from lorabel.settings import Settings
 from tests.backend.test_pages import get, read_rows, text_of, token
 from tests.lorabel.fake_label_studio import LEGACY_TOKEN, PERSONAL_TOKEN, FakeLabelStudio, make_jwt, serve
@@ -112,7 +112,7 @@ def test_the_token_is_in_no_answer_file_or_log(
     wrong = make_jwt(token_type="refresh", exp=9, iat=1)
     path = begin(client, fake.url)
     shown = get(client, path)
-    files = list((settings.data_dir / FOLDER).iterdir())
+    files = list(connecting_files.folder_of(settings).iterdir())
     assert [oct(file.stat().st_mode & 0o777) for file in files] == ["0o600"]
     kept = "".join(file.read_text() for file in files)
     send(client, path, project="1")
@@ -120,7 +120,7 @@ def test_the_token_is_in_no_answer_file_or_log(
     shown += send(client, url=fake.url, token=wrong)[1]
     shown += send(client, url=PERSONAL_TOKEN, token=wrong)[1]
     shown += send(client, url=LEGACY_TOKEN, token="x")[1]
-    kept += "".join(file.read_text() for file in (settings.data_dir / FOLDER).iterdir())
+    kept += "".join(file.read_text() for file in connecting_files.folder_of(settings).iterdir())
     for secret in (PERSONAL_TOKEN, wrong, LEGACY_TOKEN):
         assert secret not in shown
         assert secret not in kept
@@ -237,10 +237,10 @@ def test_a_form_is_begun_once_and_forgotten_after_an_hour(
     services.connections.begin(connecting, services.connections.read(name).projects, is_anyway=False)
     services.connections.close()
     assert fake.requests.count("/api/ml/") == asked, "it was connected twice"
-    for file in (settings.data_dir / FOLDER).iterdir():
+    for file in connecting_files.folder_of(settings).iterdir():
         os.utime(file, (1.0, 1.0))
     assert client.get(path).status_code == 404
-    assert list((settings.data_dir / FOLDER).iterdir()) == []
+    assert list(connecting_files.folder_of(settings).iterdir()) == []
     assert client.get(f"{CONNECT}/..%2f..%2florabel.db").status_code == 404
     assert client.get(f"{CONNECT}/{'x' * 22}").status_code == 404
 
