@@ -11,6 +11,7 @@ from flask import current_app
 from backend.event_writer import EventWriter
 from backend.live_projects import LiveProjects
 from backend.metrics import Metrics
+from backend.pages.connections import Connections
 from backend.pages.project_counts import ProjectCounts
 from backend.pages.run_rows import ActiveRuns
 from backend.pages.task_previews import TaskPreviews
@@ -56,6 +57,7 @@ class Services:
     previews: TaskPreviews
     thumbnails: Thumbnails
     traffic: Traffic
+    connections: Connections
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -64,6 +66,7 @@ class Services:
         store.migrate()
         model_client, authorizations = ModelClient(settings), Authorizations()
         jobs = Jobs(settings)
+        vitals = Vitals(settings, store, jobs, model_client)
         return cls(
             settings,
             store,
@@ -76,16 +79,18 @@ class Services:
             BoundedSemaphore(settings.threads - RESERVED_THREADS),
             LiveProjects(store, settings),
             ActiveRuns(store),
-            Vitals(settings, store, jobs, model_client),
+            vitals,
             Redactor(settings.redacted_kinds, settings.redact_patterns),
             ProjectCounts(store),
             TaskPreviews(settings, store),
             Thumbnails(settings, authorizations),
             Traffic(),
+            Connections(settings, store, vitals.renew),
         )
 
     def close(self) -> None:
         """Close all connections."""
+        self.connections.close()
         self.vitals.close()
         self.project_counts.close()
         self.thumbnails.close()

@@ -14,7 +14,7 @@ from functools import partial
 
 from sqlalchemy import select
 
-from lorabel.database import projects, retention, versions
+from lorabel.database import connecting_files, projects, retention, versions
 from lorabel.database.adapter_folders import VersionFolder
 from lorabel.database.retention import ROWS_PER_TRANSACTION
 from lorabel.database.tables import (
@@ -67,12 +67,19 @@ def prune(services: Services) -> bool:
         _remove_leftover_folders,
         _remove_broken_redis,
         _shorten_logs,
+        _remove_connecting,
     ):
         try:
             is_more |= step(services)
         except Exception:
             log.exception("not everything old was removed; the next attempt comes in %g s", PRUNE_EVERY_S)
     return is_more
+
+
+def _remove_connecting(services: Services) -> bool:
+    """Remove what was found when projects were connected from the page."""
+    connecting_files.remove_old(services.settings)
+    return False
 
 
 def _remove_rows(services: Services) -> bool:

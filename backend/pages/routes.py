@@ -3,7 +3,6 @@
 Every answer forbids the browser to load anything from another host, or to run what is written into the page.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +14,20 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from backend import http_bodies
-from backend.pages import accept, cells, comparison, home, project, runs, tasks, version
+from backend.pages import (
+    accept,
+    cells,
+    comparison,
+    connect_routes,
+    home,
+    project,
+    rule_page_routes,
+    runs,
+    tasks,
+    version,
+)
+from backend.pages.answers import NUMBER, PROJECT, event_answer, see
+from backend.pages.connect import connect_link, is_connected
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
 from backend.pages.limits import read_limits
@@ -29,10 +41,8 @@ from lorabel.inference import promotion
 log = logging.getLogger(__name__)
 blueprint = Blueprint("pages", __name__, url_prefix="/ui", template_folder="templates", static_folder="static")
 root = Blueprint("root", __name__)
-NUMBER = f"<int(max={http_bodies.LARGEST_ID}):"
-PROJECT = f"/projects/{NUMBER}project_id>"
-# The browser asks for news so often, in milliseconds. Each answer is complete at once, so it holds no thread.
-RETRY_MS = 2000
+for part in (connect_routes, rule_page_routes):
+    blueprint.register_blueprint(part.blueprint)
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -45,7 +55,6 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "Cache-Control": "no-store",
     }
 )
-EVENTS_TYPE = "text/event-stream"
 # A browser asks again for a picture after so many seconds, and sooner for one that could not be read.
 THUMBNAIL_S, NO_THUMBNAIL_S = 3600, 60
 ERROR_TITLES: Mapping[int, str] = MappingProxyType(
@@ -93,13 +102,20 @@ def protect(answer: Response) -> Response:
 @blueprint.context_processor
 def provide() -> dict[str, Any]:
     """What every template may use."""
-    return {"form_token": form_token, "form_field": FIELD, "page_url": page_url, "read_limits": read_limits}
+    return {
+        "form_token": form_token,
+        "form_field": FIELD,
+        "page_url": page_url,
+        "read_limits": read_limits,
+        "connect_link": connect_link,
+    }
 
 
 @blueprint.record_once
 def add_filters(state: Any) -> None:
     """Let templates write numbers and times."""
     state.app.jinja_env.filters.update(FILTERS)
+    state.app.jinja_env.tests["connected"] = is_connected
     state.app.jinja_env.trim_blocks = state.app.jinja_env.lstrip_blocks = True
 
 
@@ -114,7 +130,7 @@ def show_home() -> str:
 def examine() -> AnyResponse:
     """Have the doctor look again."""
     services().vitals.checks.renew()
-    return _see("pages.show_home")
+    return see("pages.show_home")
 
 
 @blueprint.get(PROJECT)
@@ -156,7 +172,7 @@ def find_label_errors(project_id: int) -> AnyResponse:
     run = bulk_runs.request(services().store, project_id, "asked for on the page", kind=BulkRunKind.LABEL_ERRORS)
     services().jobs.carry_out(run)
     services().active_runs.forget()
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.route(f"{PROJECT}/train", methods=["GET", "POST"])
@@ -167,7 +183,7 @@ def train(project_id: int) -> str | AnyResponse:
     run = training_runs.request(services().store, project_id, "asked for on the page")
     services().jobs.train(run.id, run.attempt)
     services().active_runs.forget()
-    return _see("pages.show_training_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_training_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.get(f"{PROJECT}/versions/<name>")
@@ -193,7 +209,7 @@ def promote(project_id: int, name: str) -> str | AnyResponse:
         services().store, services().model_client, project_id, number, learns_from_all=learns_from_all
     )
     services().jobs.look_ahead(project_id)
-    return _see("pages.show_version", project_id=project_id, name=f"v{number}")
+    return see("pages.show_version", project_id=project_id, name=f"v{number}")
 
 
 @blueprint.route(f"{PROJECT}/rollback", methods=["GET", "POST"])
@@ -203,7 +219,7 @@ def roll_back(project_id: int) -> str | AnyResponse:
         return render_template("promote.html", view=version.read_promotion(services(), project_id, None))
     promotion.rollback(services().store, services().model_client, project_id)
     services().jobs.look_ahead(project_id)
-    return _see("pages.show_project", project_id=project_id)
+    return see("pages.show_project", project_id=project_id)
 
 
 @blueprint.get("/runs")
@@ -237,7 +253,7 @@ def cancel_training(project_id: int, run_id: int) -> str | AnyResponse:
         return render_template("cancel.html", view=runs.read_training_run(services(), project_id, run_id))
     training_runs.cancel(services().store, project_id, run_id)
     services().active_runs.forget()
-    return _see("pages.show_training_run", project_id=project_id, run_id=run_id)
+    return see("pages.show_training_run", project_id=project_id, run_id=run_id)
 
 
 @blueprint.route(f"{PROJECT}/bulk/{NUMBER}run_id>/cancel", methods=["GET", "POST"])
@@ -247,7 +263,7 @@ def cancel_bulk(project_id: int, run_id: int) -> str | AnyResponse:
         return render_template("cancel.html", view=runs.read_bulk_run(services(), project_id, run_id))
     bulk_runs.cancel(services().store, project_id, run_id)
     services().active_runs.forget()
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run_id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run_id)
 
 
 @blueprint.get(f"{PROJECT}/accept")
@@ -261,7 +277,7 @@ def find_acceptable(project_id: int) -> AnyResponse:
     """Queue a bulk run that finds what may be accepted, and writes nothing."""
     wish = replace(accept.read_wish(request.form), is_review=False)
     run = accept.ask(services(), project_id, wish, None)
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.route(f"{PROJECT}/accept/write", methods=["GET", "POST"])
@@ -272,7 +288,7 @@ def accept_tasks(project_id: int) -> str | AnyResponse:
     wish = accept.read_wish(request.form)
     email = None if wish.is_review else request.form.get("email", "").strip()
     run = accept.ask(services(), project_id, wish, email)
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.route(f"{PROJECT}/accept/{NUMBER}acceptance_id>/undo", methods=["GET", "POST"])
@@ -282,32 +298,19 @@ def undo_acceptance(project_id: int, acceptance_id: int) -> str | AnyResponse:
         view = accept.read_undoing(services(), project_id, acceptance_id)
         return render_template("accept_undo.html", view=view)
     run = accept.undo(services(), project_id, acceptance_id)
-    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.get("/events")
 def stream_events() -> Response:
-    """The active runs as a server-sent event, if they have changed since the last one; `?project=12` for one.
-
-    The answer ends at once, and the browser asks again after RETRY_MS: an open stream would hold a thread.
-    """
+    """The active runs as a server-sent event, if they have changed since the last one; `?project=12` for one."""
     asked = request.args.get("project", type=int)
     active = runs.active_of(services(), asked)
     html = render_template("active_runs.html", active=active, titles=runs.titles(services()), project_id=asked)
-    number = hashlib.sha256(html.encode()).hexdigest()[:16]
-    event = f"retry: {RETRY_MS}\n"
-    if request.headers.get("Last-Event-ID") != number:
-        lines = "".join(f"data: {line}\n" for line in html.splitlines())
-        event += f"id: {number}\n{lines}"
-    return Response(f"{event}\n", content_type=EVENTS_TYPE)
+    return event_answer(html)
 
 
 @blueprint.get("/<path:_>")
 def refuse(_: str) -> str:
     """Answer unknown addresses below the pages' with a page."""
     raise NotFound("there is no page at this address")
-
-
-def _see(endpoint: str, **values: Any) -> AnyResponse:
-    """Send the browser to a page after a form."""
-    return redirect(url_for(endpoint, **values), 303)

@@ -86,6 +86,11 @@ class Vitals:
         taken = self.titles.get(wait_s=0.3)
         return None if taken is None else taken.value.get(project_id)
 
+    def renew(self) -> None:
+        """Find out titles, and what the doctor finds, anew: projects were connected."""
+        self.titles.renew()
+        self.checks.renew()
+
     def close(self) -> None:
         """Use the database, Redis and the model server no more. The doctor has connections of its own."""
         self.checks.close(timeout_s=0.0)

@@ -17,6 +17,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from lorabel.commands.proof import prove
 from lorabel.commands.webhook_connection import set_webhook
 from lorabel.database import projects, webhook_secrets
@@ -26,6 +28,7 @@ from lorabel.database.tables import Project
 from lorabel.errors import LabelConfigError, LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import Backend, ProjectInfo
+from lorabel.label_studio.server_version import require_version
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
@@ -170,7 +173,7 @@ class _Connecting:
     steps: list[Step] = field(default_factory=list)
 
     def run(self, store: Store, api_key: str) -> Connection:
-        server, email = self.label_studio.server(), self.label_studio.email()
+        server, email = require_version(self.label_studio), self.label_studio.email()
         project = self._project()
         finding = f"{server.version} at {self.label_studio.url} as {email}"
         if server.unread:
@@ -287,7 +290,7 @@ class _Connecting:
             )
         except LabelStudioRefusedError as error:
             if BLOCKED not in error.detail:
-                raise LabelStudioError(f"{error}; {self._remedy(error.detail)}") from error
+                raise LabelStudioError(f"{error}; {self._remedy(error)}") from error
             if not self._our_backends():
                 raise LabelStudioError(
                     f"Label Studio refuses backends at private addresses such as {self.backend_url} "
@@ -296,8 +299,10 @@ class _Connecting:
             finding += ", though Label Studio answered 403 and left it half connected"
         return finding
 
-    def _remedy(self, detail: str) -> str:
-        if WRONG_AUTH in detail:
+    def _remedy(self, error: LabelStudioRefusedError) -> str:
+        if error.status_code == httpx.codes.FORBIDDEN:
+            return "the token's user may not change this project: take a token of somebody who may"
+        if WRONG_AUTH in error.detail:
             return "start the backend and connect it with the same BASIC_AUTH_USER and BASIC_AUTH_PASS"
         return (
             f"Label Studio must reach the backend at {self.backend_url}: start it with `lorabel up`, or name its "

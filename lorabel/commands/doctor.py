@@ -31,14 +31,23 @@ NO_MODEL_SERVER = "run `lorabel up`, or set MODEL_SERVER_URL"
 
 
 def examine(settings: Settings, project_id: int | None = None) -> list[Check]:
-    """Run every check. A part comes after the parts that it depends on.
+    """As `examine_each`, with all checks at once.
 
     Args:
         project_id: examine this project only; default: every connected project.
     """
+    return list(examine_each(settings, None if project_id is None else (project_id,)))
+
+
+def examine_each(settings: Settings, project_ids: Collection[int] | None) -> Iterator[Check]:
+    """Run every check, each when it is asked for. A part comes after the parts that it depends on.
+
+    Args:
+        project_ids: examine these projects only, which may be none; None for every connected project.
+    """
     doctor = _Doctor(settings)
     try:
-        return list(doctor.checks(project_id))
+        yield from doctor.checks(project_ids)
     finally:
         doctor.close()
 
@@ -56,7 +65,7 @@ class _Doctor:
         self.model_client.close()
         self.jobs.redis.close()
 
-    def checks(self, project_id: int | None) -> Iterator[Check]:
+    def checks(self, project_ids: Collection[int] | None) -> Iterator[Check]:
         yield check("database", self.database, "run `lorabel up`, or set DATABASE_URL to a database that answers")
         yield check("tokens", self.tokens, "see `lorabel keys`")
         yield check("redis", self.redis, "run `lorabel up`, or set REDIS_URL to a Redis that answers")
@@ -66,7 +75,7 @@ class _Doctor:
         if model_server.is_ok:
             yield check("weights", self.weights, NO_MODEL_SERVER)
         yield check("adapters", self.adapters, "set DATA_DIR to a folder that this user may write")
-        yield from self.projects(project_id)
+        yield from self.projects(project_ids)
 
     def database(self) -> str:
         with self.store.read() as session:
@@ -156,20 +165,24 @@ class _Doctor:
                 raise CheckFailed(f"{name} is live, but {error}", remedy) from error
         return f"{self.adapter_folders.root} can be written, {len(live_adapters)} live adapters are in it"
 
-    def projects(self, project_id: int | None) -> Iterator[Check]:
+    def projects(self, project_ids: Collection[int] | None) -> Iterator[Check]:
         try:
             with self.store.read() as session:
                 query = select(Project).where(Project.is_deleted.is_(False)).order_by(Project.id)
                 connected_projects = list(session.scalars(query))
         except SQLAlchemyError:
             return  # The check of the database reports this error.
-        examined_projects = [project for project in connected_projects if project_id in (None, project.id)]
-        if not examined_projects:
-            name = "projects" if project_id is None else f"project {project_id}"
+        known_ids = {project.id for project in connected_projects}
+        if project_ids is None:
+            missing = [] if known_ids else ["projects"]
+        else:
+            missing = [f"project {project_id}" for project_id in project_ids if project_id not in known_ids]
+        for name in missing:
             yield Check(name, False, "not connected", connect_again("N"))
-        for project in examined_projects:
-            yield from ProjectDoctor(self.settings, project).checks()
-            yield from training_checks(self.store, project)
+        for project in connected_projects:
+            if project_ids is None or project.id in project_ids:
+                yield from ProjectDoctor(self.settings, project).checks()
+                yield from training_checks(self.store, project)
 
 
 def _without_password(url: str) -> str:

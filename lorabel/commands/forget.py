@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lorabel.commands import embedded_redis
 from lorabel.commands.context import CommandContext, new_table, open_context, print_json
-from lorabel.database import forgetting, projects
+from lorabel.database import connecting_files, forgetting, projects
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.erasure import erase_deleted
 from lorabel.database.forgetting import Forgotten
@@ -128,6 +128,7 @@ def _delete(
     if subject.is_project or is_retraining:
         _name_artifacts(context.settings, project_id, places)
     places.deleted["logs that were emptied"] = _empty_logs(context.settings)
+    connecting_files.remove_old(context.settings, kept_s=0.0)
     _clean_redis(context.settings, project_id, places)
     left = erase_deleted(context.store, forgetting.tables())
     places.left += [] if left is None or not context.store.is_sqlite else [left]

@@ -137,12 +137,12 @@ def upsert(store: Store, project_id: int, **columns: Any) -> Project:
         for name, value in columns.items():
             if not _has(store, project, name, value):
                 is_secret = name in TOKENS and bool(value)
-                setattr(project, name, _sealed(store, session, value) if is_secret else value)
+                setattr(project, name, seal_token(store, session, value) if is_secret else value)
     return project
 
 
-def _sealed(store: Store, session: Session, token: str) -> str:
-    """A token, encrypted. Without the key of the others no new key is made, which would open none of them.
+def seal_token(store: Store, session: Session, token: str) -> str:
+    """Encrypt a token. Without the key of the others no new key is made, which would open none of them.
 
     Raises:
         SecretKeyError: the key is missing, or cannot be made.

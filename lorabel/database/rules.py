@@ -7,8 +7,6 @@ replace those by earlier rules. Without rules the name is the one of before. A c
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
@@ -24,12 +22,18 @@ from lorabel.labeling.rules import NO_RULES, BoundRules
 
 log = logging.getLogger(__name__)
 
-FILE, NUMBER = "file", "number"
+FILE, NUMBER, FORMER = "file", "number", "former"
 
 
 def file_of(project: Project) -> str | None:
     """The file as people wrote it; None if the project has no rules."""
     text: str | None = (project.rules or {}).get(FILE)
+    return text
+
+
+def former_of(project: Project) -> str | None:
+    """The file of before the last change; None if there was none then."""
+    text: str | None = (project.rules or {}).get(FORMER)
     return text
 
 
@@ -95,33 +99,63 @@ def check(session: Session, project_id: int, text: str) -> RuleFile:
     return file
 
 
-def set_file(store: Store, project_id: int, text: str) -> Project:
+def set_file(store: Store, project_id: int, text: str, seen_number: int | None = None) -> Project:
     """Set a project's rules. The next prediction follows them; what earlier rules have removed is counted no more.
 
-    Raises: as `check`; nothing is changed then.
+    Args:
+        seen_number: of the rules that the writer has seen; None if that does not matter.
+
+    Raises: as `check`, and ConflictError if somebody has changed the rules since; nothing is changed then.
     """
     # Others who write do not wait for the check. Rules that do not fit a label config that comes meanwhile are as
     # those that a later one leaves behind.
     with store.read() as session:
         check(session, project_id, text)
     with store.write() as session:
-        return _change(session, project_id, {FILE: text})
+        return _change(session, project_id, text, seen_number)
 
 
-def remove(store: Store, project_id: int) -> Project:
+def remove(store: Store, project_id: int, seen_number: int | None = None) -> Project:
     """Remove a project's rules.
+
+    Args:
+        seen_number: as for `set_file`.
 
     Raises:
         NotFoundError: no such project.
+        ConflictError: as `set_file`.
     """
     with store.write() as session:
-        return _change(session, project_id, {FILE: None})
+        return _change(session, project_id, None, seen_number)
 
 
-def _change(session: Session, project_id: int, changed: Mapping[str, Any]) -> Project:
+def take_back(store: Store, project_id: int, seen_number: int | None = None) -> Project:
+    """Take the last change of the rules back: those of before it are set, or removed if there were none.
+
+    Args:
+        seen_number: as for `set_file`.
+
+    Raises: as `set_file`; ConflictError also if the rules were never changed.
+    """
+    with store.read() as session:
+        project = projects.get(session, project_id)
+    if not number_of(project):
+        raise ConflictError(f"project {project_id} never had rules, so there is no change to take back")
+    seen_number = number_of(project) if seen_number is None else seen_number
+    former = former_of(project)
+    if former is None:
+        return remove(store, project_id, seen_number)
+    return set_file(store, project_id, former, seen_number)
+
+
+def _change(session: Session, project_id: int, text: str | None, seen_number: int | None) -> Project:
     project = projects.get(session, project_id, is_locked=True)
-    if file_of(project) != changed[FILE]:
-        project.rules = {NUMBER: number_of(project) + 1, **changed}
+    if seen_number is not None and seen_number != number_of(project):
+        raise ConflictError(
+            f"somebody has changed the rules of project {project_id} meanwhile; read them, and change them again"
+        )
+    if file_of(project) != text:
+        project.rules = {NUMBER: number_of(project) + 1, FILE: text, FORMER: file_of(project)}
         session.execute(delete(RuleEffect).where(RuleEffect.project_id == project_id))
         session.flush()
     return project

@@ -35,6 +35,15 @@ def checked_address(text: str, option: str) -> str:
     return address
 
 
+def split_page(text: str) -> tuple[str, int | None]:
+    """The address before that of a page in it, such as `http://labels.example.com/projects/7/data`, and the
+    number of the page's project; None if it names none. What is no address is left as it is."""
+    page = PAGE.search(text.strip())
+    if page is None:
+        return text.strip(), None
+    return text.strip()[: page.start()], int(page["project"]) if page["project"] else None
+
+
 def _is_address(text: str) -> bool:
     return is_web_address(text) and not re.search(r"\s", text)
 

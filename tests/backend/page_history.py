@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from lorabel.database import label_error_reports
+from lorabel.database import label_error_reports, rules
 from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
 from lorabel.database.store import Store
 from lorabel.database.tables import (
@@ -18,6 +18,7 @@ from lorabel.database.tables import (
     BulkRunKind,
     ModelVersion,
     Project,
+    RuleEffect,
     RunState,
     TaskOutcome,
     TrainingRun,
@@ -38,6 +39,17 @@ BY_V3 = (("circle", "circle", 60), ("square", "square", 50), ("star", "star", 20
 BY_HAND = 30
 EMPTIED = 3
 PICTURE_SIZE = (120, 90)
+RULES = """# Agreed on with the annotators in October.
+[[exclusive]]
+name = "one shape"
+labels = ["circle", "star"]
+
+[[field]]
+name = "no stars in the north"
+field = "country"
+is = ["NO", "SE"]
+forbidden = ["star"]
+"""
 
 
 def result(label: str | None) -> list[dict[str, Any]]:
@@ -211,6 +223,25 @@ def write_reviews(store: Store) -> None:
             row.trained_on = list(range(40 * 2 ** (number - 1)))
             row.metrics = {**row.metrics, "candidate": {"shape": measured}}
             session.add(row)
+
+
+def write_rules(store: Store) -> None:
+    """Give project 2 rules, which have removed something."""
+    rules.set_file(store, 2, RULES)
+    circle = ("one shape", "star", "'circle' is likelier (0.81)")
+    north = ("no stars in the north", "star", "country is 'NO'")
+    with store.write() as session:
+        session.add_all(
+            RuleEffect(
+                project_id=2,
+                task_id=40 + number,
+                rule=rule,
+                version="p2.v6.r1",
+                count=1,
+                removals=[{"from_name": "shape", "what": what, "is_text": False, "why": why}],
+            )
+            for number, (rule, what, why) in enumerate([circle, north] * 4)
+        )
 
 
 def _acceptance() -> Acceptance:

@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from lorabel.database import training_runs
+from lorabel.database import rules, training_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import Acceptance, Project, RunState, TrainingRun
 from lorabel.settings import Settings
@@ -50,6 +50,10 @@ PAGES = {
     "tasks": "/ui/projects/1/cell?tag=shape&annotated=star&predicted=square",
     "promote": "/ui/projects/1/versions/v2/promote",
     "cancel": "/ui/projects/1/training/5/cancel",
+    "connect": "/ui/connect",
+    "label-config": "/ui/label-config",
+    "rules": "/ui/projects/2/rules",
+    "no-rules": "/ui/projects/1/rules",
     "missing": "/ui/projects/77",
 }
 DEVICES = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -67,6 +71,7 @@ def address(settings: Settings, store: Store, model_server: FakeModelServer) -> 
     """The address of a backend with the history, as it is deployed."""
     page_history.write(store)
     page_history.write_reviews(store)
+    page_history.write_rules(store)
     settings = settings.model_copy(update={"model_server_url": model_server.url})
     with gunicorn(settings) as client:
         yield str(client.base_url).rstrip("/")
@@ -216,3 +221,31 @@ def test_a_lead_looks_at_tasks_and_undoes_an_acceptance(address: str, watched: C
     wait.until(lambda browser: "Undoing an acceptance 3" in text_of(browser, "h1"))
     with store.read() as session:
         assert session.get_one(Acceptance, 1).undo_run_id == 3
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_lead_mends_rules_at_the_line_that_is_wrong(
+    address: str, watched: Chrome, store: Store, artifacts: Path
+) -> None:
+    wait = WebDriverWait(watched, WAIT_S)
+    watched.get(f"{address}/ui/projects/1")
+    watched.find_element(By.LINK_TEXT, "Rules").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "The project has no rules." in text_of(browser, "main"))
+    watched.find_element(By.ID, "file").send_keys('[[needs]]\nname = "n"\nlabel = "circle"\nneeds = "sky"\n')
+    watched.find_element(By.XPATH, "//button[text()='Save']").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "has no label 'sky'" in text_of(browser, "[role=alert]"))
+    watched.save_screenshot(str(artifacts / "rules-fault.png"))
+    assert serious_faults(watched) == []
+    watched.find_element(By.CSS_SELECTOR, "[data-line]").send_keys(Keys.ENTER)
+    selected = "const e = document.activeElement; return e.value.slice(e.selectionStart, e.selectionEnd)"
+    assert watched.execute_script(selected) == 'name = "n"'
+    editor = watched.find_element(By.ID, "file")
+    editor.clear()
+    editor.send_keys('[[exclusive]]\nname = "one shape"\nlabels = ["circle", "star"]\n')
+    watched.find_element(By.XPATH, "//button[text()='Save']").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "one shape" in text_of(browser, "tbody"))
+    watched.find_element(By.XPATH, "//button[text()='Take it back']").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "The project has no rules." in text_of(browser, "main"))
+    with store.read() as session:
+        assert rules.file_of(session.get_one(Project, 1)) is None

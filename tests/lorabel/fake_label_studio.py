@@ -97,7 +97,9 @@ class FakeLabelStudio:
         if path == "/api/ml/":
             return 200, self.backends
         if path == "/api/projects/":
-            return 200, {"results": self._projects(query["ids"][0].split(","), query["include"][0].split(","))}
+            ids = query["ids"][0].split(",") if "ids" in query else ["1"]
+            rows = self._projects(ids, query["include"][0].split(","))
+            return 200, {"count": len(rows), "results": rows}
         return self._answer_about_one(method, path, body, authorization)
 
     def _answer_about_one(self, method: str, path: str, body: Any, authorization: str | None) -> tuple[int, Any]:
@@ -149,7 +151,7 @@ class FakeLabelStudio:
 
     def _projects(self, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
         project = self._project("", None)[1]
-        return [{name: project[name] for name in fields}] if "1" in ids else []
+        return [{name: project.get(name) for name in fields}] if "1" in ids else []
 
     def _project(self, path: str, change: dict[str, Any] | None) -> tuple[int, Any]:
         if path.endswith("/model-versions/"):

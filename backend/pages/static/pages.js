@@ -24,3 +24,16 @@ for (const place of document.querySelectorAll("[data-events]")) {
     else if (source.readyState === EventSource.CLOSED) location.reload();
   });
 }
+
+// Leads from a fault to its line in the editor.
+for (const button of document.querySelectorAll("[data-line]")) {
+  button.addEventListener("click", () => {
+    const editor = document.getElementById(button.dataset.of);
+    const lines = editor.value.split("\n");
+    const number = Number(button.dataset.line) - 1;
+    const start = lines.slice(0, number).reduce((length, line) => length + line.length + 1, 0);
+    editor.focus();
+    editor.setSelectionRange(start, start + (lines[number] ?? "").length);
+    editor.scrollTop = (editor.scrollHeight / lines.length) * Math.max(0, number - 3);
+  });
+}

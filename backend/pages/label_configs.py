@@ -1,0 +1,101 @@
+"""What would be served of a label config: for people who think about connecting a project, or write its config."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flask import request
+
+from lorabel.errors import LorabelError, cut
+from lorabel.problems.binding import bind
+
+LONGEST_CONFIG = 500_000
+EXAMPLE = """<View>
+  <Image name="image" value="$image"/>
+  <Choices name="animal" toName="image">
+    <Choice value="Cat"/>
+    <Choice value="Dog"/>
+  </Choices>
+</View>"""
+
+
+@dataclass(frozen=True)
+class ServedTag:
+    """A control tag, or a group of them, that is served.
+
+    Attributes:
+        names: of the control tags.
+        tags: their kinds, such as `Choices`.
+        objects: the object tags that are read.
+        problem: its name in docs/problems.md.
+        before: what is predicted before anything was learned.
+        learned: what is learned from annotations.
+    """
+
+    names: Sequence[str]
+    tags: Sequence[str]
+    objects: Sequence[str]
+    problem: str
+    before: str
+    learned: str
+
+
+@dataclass(frozen=True)
+class UnservedTag:
+    """A control tag that is left to people."""
+
+    name: str
+    tag: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served of a label config. `fault`: why the label config cannot be read."""
+
+    tags: Sequence[ServedTag] = ()
+    unserved: Sequence[UnservedTag] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A label config that was typed, and what would be served of it; None before one was."""
+
+    label_config: str
+    served: Served | None
+
+
+def read_trial() -> Trial:
+    """Read what was typed."""
+    if request.method == "GET":
+        return Trial(EXAMPLE, None)
+    label_config = request.form.get("label_config", "")
+    if len(label_config) > LONGEST_CONFIG:
+        fault = f"the label config has {len(label_config)} characters, expected at most {LONGEST_CONFIG}"
+        return Trial(label_config[:LONGEST_CONFIG], Served(fault=fault))
+    return Trial(label_config, read_served(label_config))
+
+
+def read_served(label_config: str) -> Served:
+    """What is served of a label config."""
+    try:
+        bound = bind(label_config)
+    except LorabelError as error:
+        return Served(fault=cut(str(error)))
+    controls = {control.name: control for control in bound.config.controls}
+    tags = []
+    for binding in bound.bindings:
+        control = controls[binding.from_name]
+        shown = (*control.objects, *control.context)
+        tags.append(
+            ServedTag(
+                binding.claims,
+                [controls[name].tag for name in binding.claims],
+                list(dict.fromkeys(f"{tag.tag} {tag.value}".strip() for tag in shown)),
+                type(binding).name,
+                binding.silence if binding.is_silent_until_taught else type(binding).zero_shot,
+                type(binding).learns,
+            )
+        )
+    unserved = [UnservedTag(each.control.name, each.control.tag, each.reason) for each in bound.unclaimed]
+    return Served(tags, unserved)
