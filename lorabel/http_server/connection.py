@@ -104,8 +104,8 @@ class Connection:
         Sets `is_plain_by_mistake` if a client speaks plain HTTP to a port that speaks TLS.
         """
         try:
-            # BEGIN_BYTES are more than a record of TLS, of which nothing may be left in the socket's own memory: the
-            # event loop would not see it there.
+            # BEGIN_BYTES are more than a record of TLS, of which nothing may be left in the socket's own memory:
+            # the event loop would not see it there.
             is_long = self.state is State.READING and not self.is_tls
             data = self.socket.recv(REST_BYTES if is_long else BEGIN_BYTES)
         except LATER:

@@ -1,8 +1,8 @@
 """A connection to the model server, over which requests go one after the other.
 
 http.client opens it, TLS included, with the authorities of `lorabel/network.py`. The answer is read by llhttp
-(`lorabel/media/http_answer.py`): http.client gives the head of an answer to a parser of e-mails, which takes more time
-than all else that the client does.
+(`lorabel/media/http_answer.py`): http.client gives the head of an answer to a parser of e-mails, which takes more
+time than all else that the client does.
 """
 
 import select
