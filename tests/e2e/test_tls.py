@@ -9,6 +9,7 @@ import httpx
 import psycopg
 import pytest
 
+from lorabel.network import tls_context
 from tests.certificates import Authority, make_authority
 from tests.e2e import lorabel_processes
 from tests.e2e.label_studio_server import kill_group
@@ -64,7 +65,7 @@ def test_pictures_are_predicted_and_doctor_finds_nothing_wrong(
         assert f"backend at {url}" in lorabel.log.read_text()
         tasks = [{"id": 1, "data": {"image": data_url(next(iter(pictures(1))))}}]
         body = {"tasks": tasks, "label_config": LABEL_CONFIG, "project": "1.1"}
-        with httpx.Client(base_url=url, verify=str(authority.certificate), trust_env=False, timeout=60) as client:
+        with httpx.Client(base_url=url, verify=tls_context(), trust_env=False, timeout=60) as client:
             answer = client.post("/predict", json=body).raise_for_status().json()
         assert answer["results"][0]["result"][0]["from_name"]
         plain = httpx.get(f"{lorabel.url}/livez", trust_env=False)
