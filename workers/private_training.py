@@ -117,7 +117,7 @@ def fine_tune(
     for step in range(1, recipe.steps + 1):
         is_chosen = torch.rand(len(examples), generator=generator) < recipe.sample_rate
         chosen = [example for example, is_in in zip(examples, is_chosen.tolist(), strict=True) if is_in]
-        losses = _set_gradients(family, weights, chosen, generator)
+        losses = set_gradients(family, weights, chosen, generator)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
@@ -137,7 +137,7 @@ def _secret_generator(device: torch.device) -> torch.Generator:
     return generator
 
 
-def _set_gradients(
+def set_gradients(
     family: Family,
     weights: Sequence[torch.nn.Parameter],
     examples: Sequence[PreparedExample],
