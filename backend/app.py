@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from backend import (
     acceptance_routes,
     bulk_run_routes,
+    forget_routes,
     group_routes,
     instruction_routes,
     label_studio_routes,
@@ -79,6 +80,7 @@ ROUTE_MODULES = (
     instruction_routes,
     rule_routes,
     group_routes,
+    forget_routes,
     monitoring_routes,
     openapi,
 )

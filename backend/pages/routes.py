@@ -14,7 +14,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from backend import http_bodies
-from backend.pages import accept, cells, home, project, runs, tasks, version
+from backend.pages import accept, cells, forget, home, project, runs, tasks, version
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
 from backend.pages.limits import read_limits
@@ -274,6 +274,15 @@ def undo_acceptance(project_id: int, acceptance_id: int) -> str | AnyResponse:
         return render_template("accept_undo.html", view=view)
     run = accept.undo(services(), project_id, acceptance_id)
     return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+
+
+@blueprint.route(f"{PROJECT}/forget", methods=["GET", "POST"])
+def forget_data(project_id: int) -> str | AnyResponse:
+    """Say what would be deleted of a project, a task or an annotator; delete it."""
+    if request.method == "GET":
+        return render_template("forget.html", view=forget.read_forget(services(), project_id, request.args))
+    page = forget.forget(services(), project_id, request.form)
+    return _see("pages.forget_data", project_id=project_id, kind=page.kind, id=page.id)
 
 
 @blueprint.get("/events")
