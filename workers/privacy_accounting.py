@@ -9,9 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from opacus.accountants import RDPAccountant
-from opacus.accountants.utils import get_noise_multiplier
-
 from lorabel.settings import Settings
 
 ORDERS = (*(1 + step / 10 for step in range(1, 100)), *range(11, 64), 96, 128, 256, 512, 1024)
@@ -34,6 +31,9 @@ class Mechanism:
 
 def noise_multiplier(settings: Settings, sample_rate: float = 1.0, steps: int = 1) -> float:
     """The noise with which DP_RELEASES mechanisms like this spend DP_EPSILON together, and not more."""
+    # Opacus loads torch, which the light worker has no other use for.
+    from opacus.accountants.utils import get_noise_multiplier
+
     assert settings.dp_epsilon is not None
     with _largest_order_allowed():
         return float(
@@ -50,6 +50,8 @@ def noise_multiplier(settings: Settings, sample_rate: float = 1.0, steps: int = 
 
 def spent_epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
     """The epsilon that these mechanisms have spent together, each chosen after the results of those before it."""
+    from opacus.accountants import RDPAccountant
+
     accountant = RDPAccountant()
     accountant.history = [
         (mechanism.noise_multiplier, mechanism.sample_rate, mechanism.steps) for mechanism in mechanisms

@@ -21,6 +21,8 @@ from lorabel.families.encoders.heads.fit_private import fit_private_choices
 from lorabel.families.encoders.heads.parts import is_of_parts
 from workers.feature_collection import Collected
 from workers.fitted_head import FittedHead
+from workers.privacy_accounting import Mechanism, noise_multiplier
+from workers.privacy_budget import BudgetSpentError, spend
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -88,10 +90,6 @@ def _fit(
     services: Services, project_id: int, tag: str, adapter: str | None, collected: Collected
 ) -> FittedHead | None:
     """None if the budget is spent, or if the noise hides what there is to learn."""
-    # Opacus loads torch, which the light worker has no other use for.
-    from workers.privacy_accounting import Mechanism, noise_multiplier
-    from workers.privacy_budget import BudgetSpentError, spend
-
     mechanism = Mechanism(noise_multiplier(services.settings))
     tasks, labels = collected.tasks, collected.tasks[0].labels
     try:

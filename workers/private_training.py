@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from opacus.optimizers import DPOptimizer
 from peft import PeftModel
 from sqlalchemy import func, select
 
@@ -101,6 +100,9 @@ def fine_tune(
     Raises:
         LorabelError: the loss is not finite.
     """
+    # Imported here as it takes seconds, and few trainings are private.
+    from opacus.optimizers import DPOptimizer
+
     assert recipe.noise_multiplier is not None
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     plain = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=lora.WEIGHT_DECAY)

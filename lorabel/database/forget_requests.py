@@ -1,4 +1,4 @@
-"""What the job that forgets is told: encrypted, so that whoever can write to Redis cannot have projects deleted."""
+"""What the job that forgets is told: encrypted, so that who can write to Redis cannot have projects deleted."""
 
 import json
 

@@ -1,5 +1,7 @@
 """The page and REST route that forget, and the job that does it, from one end to the other."""
 
+# ruff: noqa: F401, F811 - fixtures of another module
+
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +16,7 @@ from lorabel.errors import ForbiddenFormError
 from tests.backend.test_pages import get, text_of, token
 from tests.workers.events import PROJECT
 from tests.workers.kept_data import MARKER, OTHERS, TASK, fill, traces
-from tests.workers.test_forget import running_redis, services, settings  # noqa: F401 - fixtures
+from tests.workers.test_forget import running_redis, services, settings
 from workers import forget
 from workers.services import Services
 
