@@ -18,6 +18,7 @@ from backend import (
     bulk_run_routes,
     comparison_routes,
     explanation_routes,
+    forget_routes,
     group_routes,
     instruction_routes,
     label_studio_routes,
@@ -83,6 +84,7 @@ ROUTE_MODULES = (
     instruction_routes,
     rule_routes,
     group_routes,
+    forget_routes,
     monitoring_routes,
     openapi,
 )

@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 from backend.metrics_folder import shared_folder
+from lorabel.network import server_tls
 from lorabel.settings import Settings
 
 _settings = Settings()
@@ -22,6 +23,8 @@ worker_class = "lorabel.http_server.worker.EventWorker"
 loglevel = _settings.log_level.lower()
 keepalive = 75
 graceful_timeout = 10
+certfile = None if _settings.tls_certificate is None else str(_settings.tls_certificate)
+keyfile = None if _settings.tls_key is None else str(_settings.tls_key)
 # The control socket would lie in the home directory, which a container's user may not have, and which two backends
 # would share.
 control_socket_disable = True
@@ -31,7 +34,10 @@ timeout = 60
 
 
 def on_starting(server: Any) -> None:
-    """Set the folder for metrics. Our processes import prometheus_client, which reads the variable, after this."""
+    """Read the certificate, so that a wrong one ends the start. Set the folder for metrics: our processes import
+    prometheus_client, which reads the variable, after this."""
+    if _settings.tls_certificate is not None:
+        server_tls(_settings.tls_certificate, _settings.tls_key)
     if folder := shared_folder(_settings):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

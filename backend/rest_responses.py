@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel.database import instructions, project_heads, training_runs
+from lorabel.database import instructions, privacy_ledger, project_heads, training_runs
 from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import (
     ModelVersion,
@@ -105,6 +105,20 @@ class ProjectSummary(Record):
     updated_at: datetime
 
 
+class SpentRecord(Record):
+    """What a project has spent of its budget for differential privacy, `budget` (DP_EPSILON), in `heads` fits of
+    heads and training runs of `adapters`: an annotated task is protected by `epsilon` with `delta`. `has_rest`:
+    whether the budget allows another like the newest."""
+
+    epsilon: float
+    delta: float
+    budget: float
+    heads: int
+    adapters: int
+    has_rest: bool
+    newest_at: datetime
+
+
 class ProjectRecord(ProjectSummary):
     """A project with its label config. `label_config_error` says why the label config cannot be read, in which
     case nothing is predicted. `unread`: the tasks that the last prediction could not read. `annotations_left_out`:
@@ -119,6 +133,7 @@ class ProjectRecord(ProjectSummary):
     unclaimed: list[UnclaimedRecord]
     annotations_left_out: int
     unread: list[UnreadableTaskRecord]
+    privacy: SpentRecord | None
 
 
 class VersionRecord(Record):
@@ -339,6 +354,7 @@ def summarize(session: Session, project: Project) -> ProjectSummary:
 
 def describe(session: Session, project: Project) -> ProjectRecord:
     """The record of a single project."""
+    spent = privacy_ledger.spent(session, project.id)
     unreadable_tasks = (
         select(UnreadableTask).where(UnreadableTask.project_id == project.id).order_by(UnreadableTask.task_id)
     )
@@ -351,6 +367,7 @@ def describe(session: Session, project: Project) -> ProjectRecord:
         **_served(project.label_config),
         annotations_left_out=project_heads.count_left_out(session, project),
         unread=[UnreadableTaskRecord.model_validate(row) for row in session.scalars(unreadable_tasks)],
+        privacy=None if spent is None else SpentRecord.model_validate(spent),
     )
 
 

@@ -1,4 +1,5 @@
-"""Certificates and proxies for outgoing connections, from the variables that other programs read too.
+"""Certificates and proxies for outgoing connections, from the variables that other programs read too; and the
+certificates of our own ports.
 
 SSL_CERT_FILE and REQUESTS_CA_BUNDLE name certificate authorities, which are trusted beside the public ones.
 HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are read as curl and Python read them; this machine itself is never
@@ -45,6 +46,46 @@ def _context(files: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
                 f"{variable} is {name!r}, which cannot be read ({error}); expected certificates in PEM format"
             ) from error
     return context
+
+
+def server_tls(certificate: Path | str, key: Path | str | None) -> ssl.SSLContext:
+    """A context for a port of ours. Clients need no certificate.
+
+    Args:
+        certificate: PEM file; the certificates between it and its authority come after it.
+        key: PEM file; None if the key is in the same file.
+
+    Raises:
+        SettingsError: a file cannot be read, or the key is not the certificate's.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+
+    def refuse_to_ask() -> str:
+        raise SettingsError(f"the key in {key or certificate} is encrypted; expected one without a password")
+
+    try:
+        context.load_cert_chain(certificate, key, password=refuse_to_ask)
+    except OSError as error:  # an ssl.SSLError is an OSError
+        files = str(certificate) if key is None else f"{certificate} with the key {key}"
+        raise SettingsError(
+            f"TLS cannot use {files} ({error}); expected a certificate in PEM format and its key"
+        ) from error
+    return context
+
+
+def tls_remedy(error: Exception) -> str | None:
+    """What to do about a connection that failed for TLS; None if it failed for something else."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        if "ostname mismatch" in text or "IP address mismatch" in text:
+            return "its certificate is for another name: use an address with a name that is in the certificate"
+        if "expired" in text or "not yet valid" in text:
+            return "renew its certificate, or correct the clock of this machine"
+        return "SSL_CERT_FILE can name the certificate of its authority, as a PEM file"
+    if "WRONG_VERSION_NUMBER" in text:
+        return "nothing speaks TLS there: write http:// instead of https://"
+    return None
 
 
 def client_options(url: str) -> dict[str, Any]:

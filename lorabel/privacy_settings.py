@@ -25,6 +25,21 @@ class PrivacySettings(BaseSettings):
         {}, description='Own regular expressions that are masked, too, by name: `{"customer": "C-[0-9]{6}"}`.'
     )
 
+    dp_epsilon: float | None = Field(
+        None,
+        gt=0,
+        description="Epsilon that each project may spend on differentially private fits and training runs; "
+        "default: they are not private.",
+    )
+    dp_delta: float = Field(
+        1e-5, gt=0, lt=1, description="Delta of DP_EPSILON; less than 1 by the number of annotated tasks."
+    )
+    dp_releases: int = Field(
+        4,
+        ge=1,
+        description="Fits and training runs of a project among which DP_EPSILON is divided, of each control tag.",
+    )
+
     @model_validator(mode="after")
     def check_redaction(self) -> Self:
         for kind in self.redacted_kinds:

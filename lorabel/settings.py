@@ -1,7 +1,8 @@
 """Every environment variable, typed and documented. Nothing else reads the environment.
 
 Those of media are in `lorabel/media_settings.py`, those of tracks in `lorabel/track_settings.py`, those of models
-that write in `lorabel/generator_settings.py`, those of privacy in `lorabel/privacy_settings.py`.
+that write in `lorabel/generator_settings.py`, those of privacy in `lorabel/privacy_settings.py`, those
+of TLS in `lorabel/tls_settings.py`.
 
 The README's table of settings is made from this file (`tests/test_docs.py` compares them).
 """
@@ -9,6 +10,7 @@ The README's table of settings is made from this file (`tests/test_docs.py` comp
 import os
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -18,6 +20,7 @@ from lorabel.generator_settings import GeneratorSettings
 from lorabel.media_settings import MediaSettings
 from lorabel.privacy_settings import PrivacySettings
 from lorabel.private_folders import is_private
+from lorabel.tls_settings import TlsSettings
 from lorabel.track_settings import TrackSettings
 
 LONGEST_SOCKET_PATH = 100
@@ -43,7 +46,7 @@ def certificate_files() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-class Settings(PrivacySettings, MediaSettings, TrackSettings, GeneratorSettings):
+class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, GeneratorSettings):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 
     model_config = SettingsConfigDict(
@@ -318,6 +321,11 @@ class Settings(PrivacySettings, MediaSettings, TrackSettings, GeneratorSettings)
         return self
 
     @model_validator(mode="after")
+    def check_model_server_url(self) -> Self:
+        self.check_model_server_scheme(self.model_server_url)
+        return self
+
+    @model_validator(mode="after")
     def check_templates(self) -> Self:
         problems = [name for name, template in self.templates.items() if "{}" not in template]
         if problems:
@@ -353,6 +361,12 @@ class Settings(PrivacySettings, MediaSettings, TrackSettings, GeneratorSettings)
     def for_training(self) -> Self:
         """These settings with the device of training runs as `device`."""
         return self.model_copy(update={"device": self.train_device or self.device})
+
+    @property
+    def model_server_port(self) -> int:
+        """The port of MODEL_SERVER_URL, on which the model server listens."""
+        parts = urlsplit(self.model_server_url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
 
     @property
     def database(self) -> str:

@@ -1,7 +1,7 @@
 """`python -m model_server`: the single process that owns the device, run by gunicorn with threads."""
 
 import logging
-from urllib.parse import urlsplit
+from pathlib import Path
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
@@ -9,6 +9,7 @@ from gunicorn.errors import AppImportError
 
 from lorabel import logs
 from lorabel.errors import SettingsError
+from lorabel.network import server_tls
 from lorabel.settings import Settings
 from lorabel.startup import garbage_collector_paused
 
@@ -29,18 +30,20 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        port = urlsplit(self._settings.model_server_url).port or 80
+        settings = self._settings
         for key, value in {
-            "bind": f"{self._settings.model_server_host}:{port}",
+            "bind": f"{settings.model_server_host}:{settings.model_server_port}",
             "workers": 1,
             "threads": THREADS,
             "worker_class": "lorabel.http_server.worker.EventWorker",
             "keepalive": KEEPALIVE_S,
             # Loading a base model may take minutes. A supervisor or the container restarts a worker that hangs.
             "timeout": 0,
-            "loglevel": self._settings.log_level.lower(),
+            "loglevel": settings.log_level.lower(),
             "control_socket_disable": True,
             "proc_name": "lorabel-model-server",
+            "certfile": _text(settings.model_server_tls_certificate),
+            "keyfile": _text(settings.model_server_tls_key),
         }.items():
             self.cfg.set(key, value)
 
@@ -56,10 +59,16 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
             raise AppImportError("see the line above") from error
 
 
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 def main() -> None:
     """Serve at MODEL_SERVER_HOST and the port of MODEL_SERVER_URL until a signal ends the process."""
     settings = Settings()
     logs.configure(settings)
+    if settings.model_server_tls_certificate is not None:
+        server_tls(settings.model_server_tls_certificate, settings.model_server_tls_key)
     ModelServer(settings).run()
 
 

@@ -13,7 +13,6 @@ import logging
 import math
 import signal
 import threading
-from urllib.parse import urlsplit
 
 import ray
 from ray import serve
@@ -90,10 +89,9 @@ def application(_: dict[str, str]) -> Application:
 
 def deploy(settings: Settings) -> None:
     """Start or update the application on the cluster that Ray is connected to, and wait until it serves."""
-    port = urlsplit(settings.model_server_url).port or 80
     serve.start(
         proxy_location="EveryNode",
-        http_options={"host": settings.model_server_host, "port": port},
+        http_options={"host": settings.model_server_host, "port": settings.model_server_port},
         logging_config={"enable_access_log": False},
     )
     serve.run(build(settings, has_gpus=_has_gpus(), machines=_machines()), name=NAME, route_prefix="/")
@@ -103,6 +101,11 @@ def main() -> None:
     """Deploy the application. With a cluster of its own, keep it running until SIGINT or SIGTERM."""
     settings = Settings()
     logs.configure(settings)
+    if settings.model_server_tls_certificate is not None:
+        raise SettingsError(
+            "Ray's proxies speak plain HTTP here; unset MODEL_SERVER_TLS_CERTIFICATE, and put a proxy with the "
+            "certificate in front of them"
+        )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

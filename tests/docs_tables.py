@@ -21,6 +21,7 @@ from lorabel.commands.cli import app
 from lorabel.families.loading import base_model_types, trained_types
 from lorabel.problems.binding import problem_types
 from lorabel.settings import Settings
+from lorabel.tls_settings import TlsSettings
 from tests import problems_page
 from tests.problems_page import table
 
@@ -36,9 +37,12 @@ NAMED_BY_OTHERS = MappingProxyType(
 SET_IN_COMPOSE = frozenset({"DATABASE_URL", "REDIS_URL", "DATA_DIR", "LABEL_STUDIO_URL"}) | frozenset(
     {"HOST", "PORT", "MODEL_SERVER_HOST", "MODEL_SERVER_URL"}
 )
-# Settings of commands that none of its services runs: `lorabel demo`, and `python -m model_server.ray_serve`.
-NOT_IN_COMPOSE = frozenset({"LABEL_STUDIO_PORT", "RAY_ADDRESS"}) | frozenset(
-    {"REPLICAS_MIN", "REPLICAS_MAX", "REPLICA_REQUESTS", "REPLICA_CPUS"}
+# Settings of commands that none of its services runs: `lorabel demo`, and `python -m model_server.ray_serve`; and
+# those of TLS, since its services are on one machine.
+NOT_IN_COMPOSE = (
+    frozenset({"LABEL_STUDIO_PORT", "RAY_ADDRESS"})
+    | frozenset({"REPLICAS_MIN", "REPLICAS_MAX", "REPLICA_REQUESTS", "REPLICA_CPUS"})
+    | frozenset(TlsSettings.model_fields)
 )
 METRIC_FILES = (
     ("backend", "backend/metrics.py"),

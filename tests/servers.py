@@ -59,12 +59,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgres_server(addresses: Sequence[str] = (), network: str | None = None) -> Iterator[PostgresServer]:
+def postgres_server(
+    addresses: Sequence[str] = (), network: str | None = None, tls: Path | None = None
+) -> Iterator[PostgresServer]:
     """A fresh cluster. PostgreSQL refuses to run as root, so root runs it as somebody else.
 
     Args:
         addresses: to listen on, beside 127.0.0.1.
         network: whose machines are let in, beside this one.
+        tls: PEM file with a certificate and its key, with which it speaks TLS where clients want to.
 
     Raises:
         MissingServerError: it is not installed.
@@ -86,6 +89,12 @@ def postgres_server(addresses: Sequence[str] = (), network: str | None = None) -
         options += ["-c", "fsync=off", "-c", "synchronous_commit=off"]
         server = PostgresServer(port)
         # SIGINT ends PostgreSQL without waiting for its clients.
+        if tls is not None:
+            pem = Path(folder) / "server.pem"
+            pem.write_bytes(tls.read_bytes())
+            pem.chmod(0o600)
+            os.chown(pem, Path(folder).stat().st_uid, Path(folder).stat().st_gid)
+            options += ["-c", "ssl=on", "-c", f"ssl_cert_file={pem}", "-c", f"ssl_key_file={pem}"]
         with _running([*prefix, postgres, *options], Path(folder), signal.SIGINT, lambda: _answers(server)):
             yield server
 

@@ -12,7 +12,7 @@ from peft import PeftModel
 
 from lorabel.families.base import Family
 from lorabel.problems.base import Problem
-from workers import evaluate, examples, launch, lora
+from workers import evaluate, examples, launch, lora, private_training
 from workers.acceptance import judge, tested_tasks
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.beside_head import make_candidate_beside_head
@@ -51,6 +51,10 @@ def make_candidate(
         train, held_out = [*new.prepared, *replayed.prepared], tested.prepared
         if not train or (context.needs_new and context.live is not None and not new.prepared):
             return Attempt(None, skipped, left)
+        if settings.dp_epsilon is not None:
+            recipe = private_training.prepare(
+                services, context.project_id, problem.from_name, recipe, train, is_partial=bool(left)
+            )
         is_enough = len(held_out) >= settings.evaluate_min_tasks
         splits = [] if is_enough else evaluate.split_for_cross_validation(train)
         cross_validated = [example for _, tested in splits for example in tested]

@@ -41,13 +41,14 @@ from lorabel.feature_contracts import HEADED, HEADED_ALONE
 from lorabel.inference.answering_heads import answering_heads
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
-from workers import examples, lora, new_version, peft_kinds, tracking
+from workers import examples, lora, new_version, peft_kinds, private_training, tracking
 from workers.attempt import Attempt, TrainingContext
 from workers.beside_head import recipe_for
 from workers.candidate import make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
 from workers.outcomes import make_outcomes
+from workers.privacy_budget import PrivacyError
 from workers.reconcile import reconcile
 from workers.selection import Selection, select_annotations
 from workers.services import Services
@@ -164,6 +165,10 @@ def _train_problem(
     fault = peft_kinds.refusal(recipe.kind, family, lora.new_layers(family, plan.train[0].question, recipe))
     if fault is not None:
         return Attempt(None, plan.skipped, decision=fault)
+    if services.settings.dp_epsilon is not None and not private_training.is_supported(
+        family, recipe, plan.train[0].question
+    ):
+        return Attempt(None, plan.skipped, decision=private_training.UNSUPPORTED)
     live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
     # Also where the head is not fitted yet, as in a run on annotations that were there before the project was
@@ -188,7 +193,10 @@ def _train_problem(
             report(progress)
             tracker.report(progress)
 
-        attempt = make_candidate(services, problem, family, plan, context, recipe, folder, report_step)
+        try:
+            attempt = make_candidate(services, problem, family, plan, context, recipe, folder, report_step)
+        except PrivacyError as error:
+            return Attempt(None, plan.skipped, decision=str(error))
         if attempt.judgement is not None:
             tracker.conclude(attempt.judgement, folder if attempt.candidate is not None else None)
     return attempt

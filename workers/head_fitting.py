@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from cachetools import LRUCache
@@ -27,6 +26,8 @@ from lorabel.problems.binding import BoundConfig, bind
 from workers.annotated_tasks import MANY_ROWS, AnnotatedTasks
 from workers.feature_collection import Collected, collect_features
 from workers.feature_requests import FeatureRequests, Missing
+from workers.fitted_head import FittedHead
+from workers.private_heads import private_heads
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -37,16 +38,6 @@ FOLDERS_KEPT = 8
 # A prediction that is under way may still read the head that it began with.
 KEPT_S = 600.0
 MOST_NUMBERS_TRIED = 100
-
-
-@dataclass(frozen=True)
-class FittedHead:
-    """A head as it is stored. `file` is the content of its file, the other fields are those of `ProjectHead`."""
-
-    file: bytes
-    labels: str
-    adapter: str | None
-    annotation_ids: list[int]
 
 
 class HeadFitter:
@@ -126,11 +117,14 @@ class HeadFitter:
         switches = {tag for tag, head in former_heads.items() if head.adapter != adapters.get(tag)}
         # A former head answers, with its own adapter, until all features of the new adapter are there.
         if all(of_tag.is_complete for tag, of_tag in collected.items() if tag in switches):
-            heads = {
-                tag: head
-                for tag, of_tag in collected.items()
-                if (head := _fit(project_id, tag, adapters.get(tag), of_tag)) is not None
-            }
+            if services.settings.dp_epsilon is None:
+                heads = {
+                    tag: head
+                    for tag, of_tag in collected.items()
+                    if (head := _fit(project_id, tag, adapters.get(tag), of_tag)) is not None
+                }
+            else:
+                heads = private_heads(services, project, collected, adapters, is_complete=is_complete)
             _keep(services, project, heads, is_complete=is_complete)
         if is_complete:
             large = {problem.from_name for problem in headed if problem.input_type in MANY_ROWS}

@@ -28,7 +28,7 @@ from peft import PeftModel
 from lorabel.errors import LorabelError, SettingsError
 from lorabel.families.base import Family
 from lorabel.settings import Settings
-from workers import lora
+from workers import lora, private_training
 from workers.examples import PreparedExample
 
 log = logging.getLogger(__name__)
@@ -57,12 +57,15 @@ def fine_tune(
     recipe: lora.Recipe,
     on_step: Callable[[lora.Progress], None],
 ) -> float:
-    """`lora.fine_tune` in TRAIN_PROCESSES processes, but never more than a batch has examples.
+    """`lora.fine_tune` in TRAIN_PROCESSES processes, but never more than a batch has examples. A private training
+    takes one.
 
     Raises:
         SettingsError: DEVICE names one GPU, or there are too few.
         LorabelError: a process failed; this worker's log has its reason.
     """
+    if recipe.noise_multiplier is not None:
+        return private_training.fine_tune(family, model, examples, recipe, on_step)
     count = min(settings.train_processes, recipe.batch, len(examples))
     if count == 1:
         return lora.fine_tune(family, model, examples, recipe, on_step)

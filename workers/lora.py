@@ -52,6 +52,8 @@ class Recipe:
             it goes on `Family.trained_layers`, and learns the answers.
         kind: of the adapter, one of `lorabel.adapter_kinds.KINDS`.
         max_seconds: training ends after so many seconds; None for no limit.
+        noise_multiplier: of a private training (`workers/private_training.py`), else None. `sample_rate` is the
+            probability with which each example is in a step of it.
     """
 
     rank: int
@@ -64,6 +66,8 @@ class Recipe:
     is_for_head: bool = False
     max_seconds: float | None = None
     kind: str = LORA
+    noise_multiplier: float | None = None
+    sample_rate: float = 0.0
 
     @property
     def limit_s(self) -> float:
@@ -311,7 +315,7 @@ def fine_tune(
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
     ranks = peft_kinds.RankAllocation(model, CANDIDATE)
     loss, best, best_step, started, elapsed_s = 0.0, math.inf, 0, time.monotonic(), 0.0
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe, elapsed_s))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, recipe, elapsed_s))
     optimizer, schedule = accelerator.prepare(optimizer, schedule)
     batches = _batches(family, examples, recipe)
     for step in range(1, recipe.steps + 1):
@@ -408,7 +412,7 @@ def balance(classes: Sequence[Hashable]) -> list[float]:
     return [weight * len(raw) / sum(raw) for weight in raw]
 
 
-def _rate(step: int, recipe: Recipe, elapsed_s: float) -> float:
+def rate(step: int, recipe: Recipe, elapsed_s: float) -> float:
     """The factor of the learning rate: a warm-up of WARMUP_STEPS, then linear to 0 at the last step or second."""
     done = min(1.0, max(step / recipe.steps, elapsed_s / recipe.limit_s))
     return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - done)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from lorabel.database import project_heads, projects, task_features, version_scores, versions
+from lorabel.database import privacy_ledger, project_heads, projects, task_features, version_scores, versions
 from lorabel.database.adapter_folders import HEAD_FILE, tag_folder
 from lorabel.database.tables import (
     ModelVersion,
@@ -94,6 +94,8 @@ def _version(
     accepted = [tag for tag, candidate in of_tags.items() if candidate.judgement.is_accepted]
     changed = accepted or list(of_tags)
     calibrations = {tag: of_tags[tag].calibration for tag in changed}
+    spent = privacy_ledger.spent(session, project.id)
+    privacy = {} if spent is None else {privacy_ledger.VERSION_PRIVACY: spent.as_json()}
     return ModelVersion(
         project_id=project.id,
         number=number,
@@ -109,6 +111,7 @@ def _version(
         },
         metrics={
             **metrics(attempts),
+            **privacy,
             "loss": {tag: candidate.loss for tag, candidate in of_tags.items()},
             "families": {
                 **(versions.families(live) if live else {}),

@@ -14,7 +14,7 @@ from backend.pages.paging import Page, read_page
 from backend.pages.project_charts import Calibration, Growth, calibration, growth, outcomes_by_day
 from backend.pages.run_rows import RunRow, of_bulk, of_training
 from backend.services import Services
-from lorabel.database import bulk_runs, newest_answers, training_runs, version_scores, versions
+from lorabel.database import bulk_runs, newest_answers, privacy_ledger, training_runs, version_scores, versions
 from lorabel.database import projects as project_rows
 from lorabel.database.newest_answers import Answer
 from lorabel.database.shown_predictions import Shown
@@ -79,6 +79,7 @@ class ProjectPage:
         outcomes: of the newest predictions that annotators were shown.
         looked_at: how many of the newest annotations the figures are about.
         base: of the base models' predictions alone, all that were ever shown.
+        privacy: what was spent for differential privacy; None if nothing was.
     """
 
     project: Project
@@ -105,6 +106,7 @@ class ProjectPage:
     hidden_labels: int
     confusion: Confusion | None
     runs: Sequence[RunRow]
+    privacy: privacy_ledger.Spent | None
 
     @property
     def shown(self) -> int:
@@ -145,6 +147,7 @@ def read_project(services: Services, project_id: int) -> ProjectPage:
         tag = asked if asked in tags else next(iter(tags), None)
         newest = next((score for score in all_scores if score.control_tag == tag), None)
         grown = growth(session, project_id, newest, target)
+        spent = privacy_ledger.spent(session, project_id)
     of_tag = [figure for figure in figures if figure.control_tag == tag]
     buckets = _buckets(answers, counts.annotations)
     return ProjectPage(
@@ -172,6 +175,7 @@ def read_project(services: Services, project_id: int) -> ProjectPage:
         max(0, len(of_tag) - MOST_LABELS),
         confusion(shown, tag, MOST_CONFUSED) if tag and of_tag else None,
         sorted(runs, key=lambda run: run.created_at, reverse=True)[:NEWEST_RUNS],
+        spent,
     )
 
 

@@ -13,12 +13,12 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
-from backend import http_bodies
 from backend.pages import (
     accept,
     cells,
     comparison,
     connect_routes,
+    forget,
     home,
     project,
     rule_page_routes,
@@ -299,6 +299,15 @@ def undo_acceptance(project_id: int, acceptance_id: int) -> str | AnyResponse:
         return render_template("accept_undo.html", view=view)
     run = accept.undo(services(), project_id, acceptance_id)
     return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+
+
+@blueprint.route(f"{PROJECT}/forget", methods=["GET", "POST"])
+def forget_data(project_id: int) -> str | AnyResponse:
+    """Say what would be deleted of a project, a task or an annotator; delete it."""
+    if request.method == "GET":
+        return render_template("forget.html", view=forget.read_forget(services(), project_id, request.args))
+    page = forget.forget(services(), project_id, request.form)
+    return see("pages.forget_data", project_id=project_id, kind=page.kind, id=page.id)
 
 
 @blueprint.get("/events")

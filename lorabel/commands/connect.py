@@ -90,7 +90,8 @@ class Connection:
 def default_backend_url(settings: Settings) -> str:
     """The backend's address on this machine, from HOST and PORT."""
     host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "::") else settings.host
-    return f"http://{host}:{settings.port}"
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://{host}:{settings.port}"
 
 
 def basic_auth_header(settings: Settings) -> dict[str, str]:

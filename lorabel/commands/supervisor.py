@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from lorabel.commands.child import MOST_FAILED_LOADS, Child, end
 from lorabel.commands.data_dir_claim import DataDirClaim, read_record
@@ -30,6 +29,7 @@ from lorabel.commands.readiness import answers_http, is_taking_jobs
 from lorabel.database.jobs import BULK, LIGHT, TRAIN, Jobs
 from lorabel.database.store import Store
 from lorabel.errors import LorabelError, SettingsError
+from lorabel.network import server_tls
 from lorabel.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run_until_stopped(settings: Settings, console: "Console") -> None:
         supervisor.start()
         with console.status("starting") as status:
             supervisor.wait_until_ready(UP_TIMEOUT_S, show)
-        console.print(f"backend at http://{settings.host}:{settings.port}, logs in {settings.data_dir / 'logs'}")
+        console.print(f"backend at {address_of_backend(settings)}, logs in {settings.data_dir / 'logs'}")
         console.print("ready")
         supervisor.run_forever()
     except KeyboardInterrupt:
@@ -135,15 +135,15 @@ class Supervisor:
         """Claim DATA_DIR, migrate the database, start all parts, and watch them.
 
         Raises:
-            SettingsError: DATA_DIR is in use, a port is taken, the folder of a base model is missing, or there is
-                no redis-server.
+            SettingsError: DATA_DIR is in use, a port is taken, the folder of a base model is missing, a
+                certificate cannot be used, or there is no redis-server.
             LorabelError: Redis does not start.
         """
         check_model_folders(self.settings)
+        check_certificates(self.settings)
         self.claim()
         check_port(self.settings.host, self.settings.port, "PORT")
-        model_server = urlsplit(self.settings.model_server_url)
-        check_port(self.settings.model_server_host, model_server.port or 80, "MODEL_SERVER_URL")
+        check_port(self.settings.model_server_host, self.settings.model_server_port, "MODEL_SERVER_URL")
         store = Store.open(self.settings)
         store.migrate()
         store.close()
@@ -234,7 +234,7 @@ class Supervisor:
 
     def _parts(self, jobs: Jobs) -> Iterator[Part]:
         """Every part that must answer. Redis is a part also if REDIS_URL names one that is not ours."""
-        backend = f"http://{self.settings.host}:{self.settings.port}/livez"
+        backend = f"{address_of_backend(self.settings)}/livez"
         model_server = f"{self.settings.model_server_url}/livez"
         yield Part(MODEL_SERVER, model_server, lambda: answers_http(model_server))
         yield Part(BACKEND, backend, lambda: answers_http(backend))
@@ -309,6 +309,22 @@ class Supervisor:
         path = log_file(self.settings, name)
         text = path.read_text(errors="replace") if path.exists() else "(there is no log)"
         return "\n".join(text.splitlines()[-lines:])
+
+
+def check_certificates(settings: Settings) -> None:
+    """Raise SettingsError if a certificate of our own ports cannot be used."""
+    for certificate, key in (
+        (settings.tls_certificate, settings.tls_key),
+        (settings.model_server_tls_certificate, settings.model_server_tls_key),
+    ):
+        if certificate is not None:
+            server_tls(certificate, key)
+
+
+def address_of_backend(settings: Settings) -> str:
+    """The address at which the backend listens, e.g. `http://127.0.0.1:9090`."""
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://{settings.host}:{settings.port}"
 
 
 def worker_name(queue_name: str) -> str:

@@ -1,7 +1,7 @@
 """Puts jobs on the RQ queues. A job is a function's dotted path with JSON arguments.
 
 Losing a job does no harm: the database says what there is to do, and the sweep (`workers/requeue_sweep.py`) puts
-the job on its queue again.
+the job on its queue again. Only what is to be forgotten (`workers/forget.py`) has to be asked for again.
 """
 
 import logging
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
+from uuid import uuid4
 
 from cachetools import TTLCache
 from redis import Redis
@@ -41,8 +42,9 @@ BULK_JOBS: Mapping[str, str] = MappingProxyType(
     }
 )
 LOOKAHEAD_JOB = "workers.lookahead.look_ahead"
+FORGET_JOB = "workers.forget.forget"
 # A worker calls no other function, whatever somebody writes to Redis (`workers/worker.py`).
-JOB_FUNCTIONS = frozenset({COLLECT_JOB, FINETUNE_JOB, *BULK_JOBS.values(), LOOKAHEAD_JOB})
+JOB_FUNCTIONS = frozenset({COLLECT_JOB, FINETUNE_JOB, *BULK_JOBS.values(), LOOKAHEAD_JOB, FORGET_JOB})
 FAILURE_TTL_S = 24 * 3600
 LOOKAHEAD_PAUSE_S = 1.0
 ANSWER_S = 0.3
@@ -133,6 +135,17 @@ class Jobs:
         with self._looked_ahead_lock:
             self._looked_ahead.pop(job_id, None)
         return False
+
+    def forget(self, sealed: str) -> bool:
+        """Have a project, a task or what an annotator did deleted.
+
+        Args:
+            sealed: by `lorabel.database.forget_requests`, since others may be able to write to Redis.
+
+        Returns:
+            False if Redis cannot be reached. No sweep adds the job later.
+        """
+        return self._enqueue(LIGHT, FORGET_JOB, [sealed], f"forget-{uuid4()}", lambda queue: False)
 
     def is_reachable(self) -> bool:
         """Whether Redis answers."""

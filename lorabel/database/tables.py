@@ -21,6 +21,7 @@ from lorabel.database.head_tables import TaskFeatures as TaskFeatures
 from lorabel.database.instruction_tables import TypedInstruction as TypedInstruction
 from lorabel.database.label_error_tables import LabelErrorReport as LabelErrorReport
 from lorabel.database.outcome_tables import TaskOutcome as TaskOutcome
+from lorabel.database.privacy_tables import PrivacyRelease as PrivacyRelease
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.rule_tables import RuleEffect as RuleEffect
 from lorabel.database.states import BulkRunKind as BulkRunKind

@@ -2,7 +2,9 @@
 
 import enum
 import socket
+import ssl
 import time
+from contextlib import suppress
 from typing import Any
 
 from lorabel.http_server.heads import Heads
@@ -10,6 +12,8 @@ from lorabel.http_server.request_reader import RequestReader
 
 # A request, or an answer, has one second more for so many bytes that have gone over the line.
 SLOWEST_BYTES_PER_S = 64 * 1024
+# How a socket says that it has nothing yet, or takes nothing now.
+LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # Time for the client to take our last answer before the connection is closed.
 LINGER_S = 2.0
 # Read at once of a request's begin, and of its rest. Each reading gives Python's lock away, so few are better.
@@ -17,6 +21,9 @@ BEGIN_BYTES, REST_BYTES = 64 * 1024, 1024 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NO_BODY = b"Connection: close\r\nContent-Length: 0\r\n\r\n"
 TIMEOUT_ANSWER = b"HTTP/1.1 408 Request Timeout\r\n" + NO_BODY
+PLAIN_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\nThis port speaks TLS: write https://, not http://\n"
+)
 BUSY_ANSWER = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + NO_BODY
 
 
@@ -40,6 +47,11 @@ class Connection:
 
     Args:
         client: the client's address; `server` is ours.
+        tls: None for a port that speaks plain HTTP. The handshake is a part of the first reading, so it has the
+            time that a request has.
+
+    Raises:
+        OSError: with TLS, the client has gone already.
         heads: parse the heads of the requests.
         keepalive_s: how long the connection may wait for the next request.
         longest_body: in bytes.
@@ -55,9 +67,14 @@ class Connection:
         keepalive_s: float,
         longest_body: int,
         timeout_s: float,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         client_socket.setblocking(False)
+        if tls is not None:
+            client_socket = tls.wrap_socket(client_socket, server_side=True, do_handshake_on_connect=False)
         self.socket = client_socket
+        self.is_tls = tls is not None
+        self.is_plain_by_mistake = False
         self.client, self.server = client, server
         self.reader = RequestReader(heads, client, longest_body, self._send_continue)
         self.unsent = bytearray()
@@ -82,12 +99,19 @@ class Connection:
         return self.reader.nbytes + self.body_nbytes + len(self.unsent)
 
     def receive(self) -> bool:
-        """Read what has arrived. Returns False if the client has closed the connection."""
+        """Read what has arrived. Returns False if the client has closed the connection.
+
+        Sets `is_plain_by_mistake` if a client speaks plain HTTP to a port that speaks TLS.
+        """
         try:
-            data = self.socket.recv(REST_BYTES if self.state is State.READING else BEGIN_BYTES)
-        except BlockingIOError:
+            # BEGIN_BYTES are more than a record of TLS, of which nothing may be left in the socket's own memory:
+            # the event loop would not see it there.
+            is_long = self.state is State.READING and not self.is_tls
+            data = self.socket.recv(REST_BYTES if is_long else BEGIN_BYTES)
+        except LATER:
             return True
-        except OSError:
+        except OSError as error:
+            self.is_plain_by_mistake = isinstance(error, ssl.SSLError) and error.reason == "HTTP_REQUEST"
             return False
         if self.state is State.IDLE and data:
             self.enter(State.READING)
@@ -103,7 +127,7 @@ class Connection:
                 sent = self.socket.send(self.unsent)
                 del self.unsent[:sent]
                 self.expires_at += sent / SLOWEST_BYTES_PER_S
-        except BlockingIOError:
+        except LATER:
             return True  # the event loop sends the rest when the client takes more
         except OSError:
             self.unsent.clear()
@@ -116,6 +140,17 @@ class Connection:
     def gettimeout(self) -> float:
         """As of a socket that does not block."""
         return 0.0
+
+    def end(self) -> None:
+        """End our side: no more is sent. Raises OSError if the client has gone."""
+        if self.is_plain_by_mistake:
+            socket.socket.send(self.socket, PLAIN_ANSWER)
+        elif isinstance(self.socket, ssl.SSLSocket):
+            # Sends TLS's own end, without which an answer could have been cut short. The client's is not awaited.
+            with suppress(OSError, ValueError):
+                self.socket.unwrap()
+        # From here on a socket of TLS reads what comes as it is. It is dropped.
+        self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         self.socket.close()

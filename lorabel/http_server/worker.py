@@ -6,7 +6,10 @@ thread. Each has a time limit instead (REQUEST_TIMEOUT_S). gunicorn does the res
 grammar, the WSGI environment. `gunicorn.socket` in it is the connection's socket
 (`lorabel/inference/disconnect.py`).
 
-Not supported: TLS, HTTP/2, streams (an answer is sent when it is complete), gunicorn's `max_requests` and hooks of
+With `certfile` in gunicorn's configuration, the port speaks TLS: the loop does the handshakes, and reads and
+writes without waiting as it does otherwise.
+
+Not supported: HTTP/2, streams (an answer is sent when it is complete), gunicorn's `max_requests` and hooks of
 requests.
 """
 
@@ -15,7 +18,6 @@ import os
 import queue
 import resource
 import selectors
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +29,7 @@ from gunicorn.workers.base import Worker
 
 from lorabel.http_server.connection import BUSY_ANSWER, TIMEOUT_ANSWER, Connection, State
 from lorabel.http_server.heads import Heads
+from lorabel.network import server_tls
 from lorabel.settings import Settings
 
 MEGABYTE = 2**20
@@ -64,6 +67,7 @@ class EventWorker(Worker):  # type: ignore[misc]
     def init_process(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._heads = Heads(self.cfg)
+        self._tls = server_tls(self.cfg.certfile, self.cfg.keyfile) if self.cfg.certfile else None
         self._threads = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="request")
         self._most_connections = min(self._most_connections, _raise_file_limit(self._most_connections))
         super().init_process()
@@ -134,15 +138,20 @@ class EventWorker(Worker):  # type: ignore[misc]
             if len(self._connections) >= self._most_connections:
                 self._drop_oldest()
             server = listener.getsockname()
-            connection = Connection(
-                client_socket,
-                client,
-                server,
-                self._heads,
-                float(self.cfg.keepalive),
-                self._longest_body,
-                self._timeout_s,
-            )
+            try:
+                connection = Connection(
+                    client_socket,
+                    client,
+                    server,
+                    self._heads,
+                    float(self.cfg.keepalive),
+                    self._longest_body,
+                    self._timeout_s,
+                    self._tls,
+                )
+            except OSError:
+                client_socket.close()
+                continue
             self._connections[connection] = 0
             self._wait(connection)
             # The request is often there already.
@@ -158,6 +167,9 @@ class EventWorker(Worker):  # type: ignore[misc]
             return
         was_idle = connection.state is State.IDLE
         is_open = connection.receive()
+        if connection.is_plain_by_mistake:
+            self._part(connection)
+            return
         if connection.state is State.READING:
             if was_idle:
                 # The connection is as young as its request.
@@ -268,7 +280,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self._wait(connection)
         self._count(connection)
         try:
-            connection.socket.shutdown(socket.SHUT_WR)
+            connection.end()
         except OSError:
             self._close(connection)
 

@@ -1,6 +1,8 @@
 """Notices that a client has closed its connection while it waited for our answer."""
 
+import select
 import socket
+import ssl
 
 
 def is_disconnected(client: socket.socket | None) -> bool:
@@ -12,6 +14,11 @@ def is_disconnected(client: socket.socket | None) -> bool:
     """
     if client is None:
         return False
+    if isinstance(client, ssl.SSLSocket):
+        # The bytes that can be read may be those by which TLS ends.
+        poll = select.poll()
+        poll.register(client, select.POLLRDHUP)
+        return bool(poll.poll(0))
     try:
         return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:

@@ -34,6 +34,7 @@ from lorabel.inference.messages import (
     RowResult,
 )
 from lorabel.inference.model_connection import ModelConnection, Reply, Request
+from lorabel.network import tls_remedy
 from lorabel.settings import Settings
 
 MEGABYTE = 2**20
@@ -146,7 +147,7 @@ class ModelClient:
         except (HTTPException, OSError, httpcore.RemoteProtocolError) as error:
             raise ModelServerError(
                 f"model server at {self._url} cannot be reached ({type(error).__name__}: {error}); "
-                "is it running, and is MODEL_SERVER_URL right?"
+                + (tls_remedy(error) or "is it running, and is MODEL_SERVER_URL right?")
             ) from error
         if reply.status < FIRST_ERROR:
             return reply.content

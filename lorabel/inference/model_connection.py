@@ -1,7 +1,8 @@
 """A connection to the model server, over which requests go one after the other.
 
-http.client opens it, TLS included. The answer is read by llhttp (`lorabel/media/http_answer.py`): http.client
-gives the head of an answer to a parser of e-mails, which takes more time than all else that the client does.
+http.client opens it, TLS included, with the authorities of `lorabel/network.py`. The answer is read by llhttp
+(`lorabel/media/http_answer.py`): http.client gives the head of an answer to a parser of e-mails, which takes more
+time than all else that the client does.
 """
 
 import select
@@ -15,6 +16,7 @@ from ssl import SSLSocket, SSLWantReadError
 import httpcore
 
 from lorabel.media.http_answer import Answer
+from lorabel.network import tls_context
 
 CONNECT_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.2
@@ -62,8 +64,11 @@ class ModelConnection:
     def __init__(self, is_tls: bool, host: str, port: int | None) -> None:
         # Without a port, what comes after the last colon of an IPv6 address would be taken for one.
         usual_port = HTTPS_PORT if is_tls else HTTP_PORT
-        kind = HTTPSConnection if is_tls else HTTPConnection
-        self._connection = kind(host, port or usual_port, timeout=CONNECT_TIMEOUT_S)
+        self._connection = (
+            HTTPSConnection(host, port or usual_port, timeout=CONNECT_TIMEOUT_S, context=tls_context())
+            if is_tls
+            else HTTPConnection(host, port or usual_port, timeout=CONNECT_TIMEOUT_S)
+        )
         name = f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
         self._host = name if port is None else f"{name}:{port}"
         self.is_lasting = False

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from lorabel.errors import LabelStudioError
+from lorabel.network import tls_remedy
 
 MOST_CHARACTERS = 1000
 WEB_PAGE = "a web page"
@@ -32,11 +33,7 @@ def explanation(body: Any) -> str:
 
 def unreachable(url: str, error: Exception) -> LabelStudioError:
     """The error to raise when no answer came from Label Studio, with what to do about it."""
-    remedy = "is it running, and is the address right?"
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        remedy = "SSL_CERT_FILE can name the certificate of its authority, as a PEM file"
-    elif "WRONG_VERSION_NUMBER" in str(error):
-        remedy = "nothing speaks TLS there: write http:// instead of https://"
+    remedy = tls_remedy(error) or "is it running, and is the address right?"
     return LabelStudioError(f"Label Studio at {url} cannot be reached ({type(error).__name__}: {error}); {remedy}")
 
 

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -70,6 +71,7 @@ class Server(BaseApplication):
             "bind": "127.0.0.1:PORT", "workers": int(os.environ.get("PROCESSES", "1")), "threads": 4,
             "keepalive": 5, "graceful_timeout": 5,
             "worker_class": "lorabel.http_server.worker.EventWorker", "control_socket_disable": True,
+            "certfile": os.environ.get("CERTIFICATE"),
         }.items():
             self.cfg.set(key, value)
 
@@ -81,13 +83,17 @@ Server().run()
 
 
 @contextmanager
-def server(**variables: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A running server; yields its port and its first process."""
+def server(tls: ssl.SSLContext | None = None, **variables: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A running server; yields its port and its first process.
+
+    Args:
+        tls: with which its clients connect, if CERTIFICATE is among the variables.
+    """
     port = free_port()
     environment = {**os.environ, "MAX_REQUEST_MB": "1", "REQUEST_TIMEOUT_S": "30", **variables}
     process = subprocess.Popen([sys.executable, "-c", APP.replace("PORT", str(port))], env=environment)
     try:
-        wait_for(port)
+        wait_for(port, tls)
         yield port, process
     finally:
         process.terminate()
@@ -108,8 +114,8 @@ def impatient_port() -> Iterator[int]:
         yield port
 
 
-def wait_for(port: int) -> None:
-    with http(port) as client:
+def wait_for(port: int, tls: ssl.SSLContext | None) -> None:
+    with http(port, tls) as client:
         for _ in range(300):
             try:
                 client.get("/health")
@@ -123,8 +129,10 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
-def http(port: int) -> httpx.Client:
-    return httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20)
+def http(port: int, tls: ssl.SSLContext | None = None) -> httpx.Client:
+    """A client, which speaks TLS if it has a context for that."""
+    scheme = "http" if tls is None else "https"
+    return httpx.Client(base_url=f"{scheme}://127.0.0.1:{port}", trust_env=False, timeout=20, verify=tls or True)
 
 
 def received(client: socket.socket) -> bytes:

@@ -168,9 +168,46 @@ def test_https_is_spoken_with_a_server_whose_certificate_is_trusted(
         connection = ModelConnection(True, "127.0.0.1", server.port)
         assert connection.ask(request()).content == b"{}"
         connection.close()
-    with scripted([ANSWER], tls=tls) as server:
-        monkeypatch.delenv("SSL_CERT_FILE")
-        connection = ModelConnection(True, "127.0.0.1", server.port)
-        with pytest.raises(ssl.SSLCertVerificationError):
-            connection.ask(request())
-        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "is_trusted", "remedy"),
+    [
+        ((), {}, False, "SSL_CERT_FILE can name the certificate of its authority"),
+        (("models.example.com",), {"is_local": False}, True, "its certificate is for another name"),
+        ((), {"is_expired": True}, True, "renew its certificate"),
+        (None, {}, True, "nothing speaks TLS there: write http://"),
+    ],
+    ids=["unknown authority", "another name", "expired", "plain HTTP"],
+)
+def test_what_is_wrong_with_a_certificate_is_said_with_what_to_do(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, ...] | None,
+    options: dict[str, bool],
+    is_trusted: bool,
+    remedy: str,
+) -> None:
+    authority = make_authority(tmp_path)
+    tls = None if names is None else server_context(authority.certify(*names, **options))
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    with scripted([b"HTTP/1.1 400 Bad Request\r\n\r\n"], tls=tls) as server:
+        client = ModelClient(Settings(model_server_url=f"https://127.0.0.1:{server.port}"))
+        with pytest.raises(ModelServerError, match=f"cannot be reached .*{remedy}"):
+            client.models()
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"model_server_tls_certificate": "x.pem"}, "expected an https address"),
+        ({"model_server_url": "models:9191"}, "begins with http:// or https://"),
+        ({"tls_key": "x.key"}, "TLS_KEY is set without TLS_CERTIFICATE"),
+    ],
+)
+def test_settings_of_tls_that_do_not_fit_together_are_refused(fields: dict[str, str], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        Settings(**fields)  # type: ignore[arg-type]

@@ -167,12 +167,12 @@ def _label_fit(examples: Sequence[Example]) -> HeadFit:
     question = examples[0].question
     assert isinstance(question, LabelsInput)
     zero_shot = np.stack([example.logits for example in examples])
-    shares = np.stack([_shares(example.target, len(question.labels)) for example in examples])
+    shares = np.stack([label_shares(example.target, len(question.labels)) for example in examples])
     groups = [_group(example) for example in examples]
     return LabelFit(zero_shot, shares, question.parents, question.is_multiple, groups)
 
 
-def _shares(target: LabelTarget, labels: int) -> Array:
+def label_shares(target: LabelTarget, labels: int) -> Array:
     """(labels,): the share of annotators who chose each label."""
     if target.shares is not None:
         return np.array(target.shares, np.float32)

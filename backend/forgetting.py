@@ -1,0 +1,55 @@
+"""What forgetting would delete, and the job that does it, for the page and for REST."""
+
+from dataclasses import dataclass
+
+from backend.services import Services
+from lorabel.database import forget_requests
+from lorabel.database.forgetting import Forgotten
+from lorabel.database.forgotten_events import Subject
+from lorabel.errors import ConflictError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be deleted.
+
+    Attributes:
+        left: what would stay elsewhere, a sentence each, with what to do.
+    """
+
+    subject: Subject
+    is_retraining: bool
+    forgotten: Forgotten
+    left: list[str]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Table -> how many of its rows would be deleted or changed."""
+        return {table: count for table, count in sorted(self.forgotten.rows.items()) if count}
+
+
+def plan(services: Services, project_id: int, subject: Subject, *, is_retraining: bool) -> Plan:
+    """What would be deleted now. Raises NotFoundError if there is no such project."""
+    # Imported here as only this needs them: they belong to the command.
+    from lorabel.commands import forgotten_places
+
+    forgotten = forgotten_places.plan(
+        services.settings, services.store, project_id, subject, is_retraining=is_retraining
+    )
+    is_ending = subject.is_project or is_retraining
+    left = forgotten_places.artifacts_elsewhere(services.settings, project_id) if is_ending else []
+    return Plan(subject, is_retraining, forgotten, left)
+
+
+def queue(services: Services, project_id: int, subject: Subject, *, is_retraining: bool) -> None:
+    """Have the light worker delete it.
+
+    Raises:
+        ConflictError: Redis cannot be reached.
+        SecretKeyError: there is no key to seal the job with.
+    """
+    sealed = forget_requests.seal(services.store.keyring, project_id, subject, is_retraining=is_retraining)
+    if not services.jobs.forget(sealed):
+        raise ConflictError(
+            "nothing was deleted, since Redis cannot be reached: try again, or run `lorabel forget` on the machine"
+        )
