@@ -57,7 +57,8 @@ def working_shares(begin: float, end: float, offsets_h: Sequence[float]) -> list
         offsets_h: local time less UTC of the places where annotators live, with as many annotators in each.
     """
     return [
-        sum(begin <= (hour + offset) % HOURS < end for offset in offsets_h) / len(offsets_h) for hour in range(HOURS)
+        sum(begin <= (hour + offset) % HOURS < end for offset in offsets_h) / len(offsets_h)
+        for hour in range(HOURS)
     ]
 
 

@@ -97,7 +97,7 @@ SOURCES: Mapping[str, str] = {
 
 
 def from_docs(name: str = "bench-cuda.json") -> Costs:
-    """The costs of the device, from the figures of a benchmark in docs/; those of our processes are the defaults."""
+    """The costs of a device, from a benchmark in docs/; those of our processes are the defaults."""
     values = figures(name)
     row_s = 1 / values[MIXED]
     batch_s = max(0.0, values[SHARE] / values[ONE_CLIENT] - row_s) if SHARE in values else 0.0

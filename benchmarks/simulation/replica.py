@@ -1,5 +1,6 @@
 """A simulated replica of the model server, with the real queue of rows and the real bank of adapters."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, cast
 import simpy
 import torch
 from cachetools import LRUCache
-from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from simpy.events import Event
 from torch import nn
 
@@ -20,7 +21,7 @@ from benchmarks.simulation.stations import Station
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import Family
 from lorabel.inference.messages import Priority
-from model_server.adapters import AdapterBank
+from model_server.adapters import PREFIX, AdapterBank
 from model_server.fair_queue import FairQueue
 
 MAX_BATCH = 64
@@ -50,6 +51,17 @@ class TinyFamily:
         return ["0"]
 
 
+class SimulatedBank(AdapterBank):
+    """The real bank, which reads the files of an adapter once only: all adapters have the same."""
+
+    _adapter: Any = None
+
+    def _read(self, folder: Path) -> Any:
+        if self._adapter is None:
+            self._adapter = super()._read(folder)
+        return self._adapter
+
+
 SLOT_BYTES = 2 * torch.float32.itemsize
 
 
@@ -57,9 +69,10 @@ SLOT_BYTES = 2 * torch.float32.itemsize
 def adapter_folders() -> Iterator[AdapterFolders]:
     """Folders of adapters, of which all are the same files."""
     with tempfile.TemporaryDirectory(prefix="lorabel-simulation-") as folder:
-        model = get_peft_model(cast(Any, TinyFamily().module), LoraConfig(r=1, target_modules=["0"]))
-        model.peft_config["default"].base_model_name_or_path = SOURCE
-        model.save_pretrained(folder)
+        config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": SOURCE}
+        (Path(folder) / "adapter_config.json").write_text(json.dumps(config))
+        weights = {f"{PREFIX}0.lora_{part}.weight": torch.zeros(1, 1) for part in "AB"}
+        save_file(weights, Path(folder) / "adapter_model.safetensors")
         yield cast(AdapterFolders, SimpleNamespace(path=lambda _: Path(folder), root=folder))
 
 
@@ -91,7 +104,7 @@ class SimulatedReplica:
         self.ongoing = 0
         self.device_busy_s, self.rows, self.batches, self.cold, self.warm = 0.0, 0, 0, 0, 0
         self.features: LRUCache[tuple[int, str | None, int], bool] = LRUCache(FEATURES_KEPT)
-        self.bank = AdapterBank(cast(Family, TinyFamily()), folders, (adapters_held + 1) * SLOT_BYTES)
+        self.bank = SimulatedBank(cast(Family, TinyFamily()), folders, (adapters_held + 1) * SLOT_BYTES)
         self._queue: FairQueue[SimulatedRow] = FairQueue()
         self._is_computing = False
 
@@ -135,9 +148,7 @@ class SimulatedReplica:
             self.env.process(self._run_device())
 
     def _run_device(self):  # type: ignore[no-untyped-def] # a generator of SimPy's events
-        while batch := self._queue.get_batch(
-            lambda _: MAX_BATCH, lambda _: "tiny", lambda _: 1, is_patient=False
-        ):
+        while batch := self._queue.get_batch(lambda _: MAX_BATCH, lambda _: "tiny", lambda _: 1, is_patient=False):
             with self.bank.use([row.adapter for row in batch]):
                 batch_s = self.costs.batch_s + self.costs.row_s * len(batch)
                 self.device_busy_s += batch_s

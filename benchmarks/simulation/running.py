@@ -22,7 +22,7 @@ class Found:
 
     Attributes:
         use: part -> share of the time in which it was busy; of the busiest of its machines in `busiest`.
-        backlog: what waits at the end, and did not at the beginning: projects whose heads are due, look-ahead jobs.
+        heads_due, lookahead_waiting: projects, and jobs, that wait at the end.
     """
 
     at_work: int

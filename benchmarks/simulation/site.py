@@ -4,23 +4,26 @@ import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import simpy
 from cachetools import LRUCache, TTLCache
 
-from backend.live_projects import MOST_KEPT
 from benchmarks.simulation.costs import Costs
 from benchmarks.simulation.replica import SimulatedReplica
 from benchmarks.simulation.stations import Flushes, Station, Times
-from lorabel.database.adapter_folders import AdapterFolders
-from lorabel.database.jobs import LOOKAHEAD_PAUSE_S
 from lorabel.inference.messages import Priority
 from model_server.adapter_order import preferred, routing_key
 
-# Of `model_server/ray_replica.py` and `ray_serve.py`, which import Ray; a test compares them.
+if TYPE_CHECKING:
+    from lorabel.database.adapter_folders import AdapterFolders
+
+# Constants of modules that import Ray, or take seconds to import; a test compares them.
 MAX_ONGOING = 64
 REPLICAS_PER_PROXY = 8
 MIN_PROXIES = 2
+LOOKAHEAD_PAUSE_S = 1.0
+MOST_KEPT = 512
 # Until a router whose replicas are all full tries again.
 BACKOFF_S = 0.05
 AHEAD_TASKS = 8
@@ -111,7 +114,7 @@ class Site:
         env: simpy.Environment,
         machines: Machines,
         costs: Costs,
-        folders: AdapterFolders,
+        folders: "AdapterFolders",
         seed: int,
         *,
         is_fit_shared: bool = True,
@@ -163,7 +166,7 @@ class Site:
         yield self.env.timeout(costs.network_s)
 
     def ask(self, project: SimulatedProject, tasks: Sequence[int], priority: Priority):  # type: ignore[no-untyped-def]
-        """A request to the model server: Ray's HTTP proxy, ours, a replica. Returns as `SimulatedReplica.answer`."""
+        """Ask the model server: Ray's HTTP proxy, ours, a replica. Returns as `SimulatedReplica.answer`."""
         costs, key = self.costs, routing_key(project.key)
         yield self.random.choice(self.ray_http).visit(costs.ray_http_s)
         router = self.random.choice(self.routers)
@@ -284,4 +287,3 @@ class BulkWorkers:
         tasks = range(max(first, known_to), first + AHEAD_TASKS)
         yield from self._site.ask(project, tasks, Priority.LOOKAHEAD)
         predicted[project.id] = first + AHEAD_TASKS
-
