@@ -23,6 +23,7 @@ class Found:
     Attributes:
         use: part -> share of the time in which it was busy; of the busiest of its machines in `busiest`.
         heads_due, lookahead_waiting: projects, and jobs, that wait at the end.
+        lookahead_s: of a bulk worker, a job.
     """
 
     at_work: int
@@ -40,6 +41,7 @@ class Found:
     heads_p50_ms: float
     heads_due: int
     lookahead_waiting: int
+    lookahead_s: float
 
     @property
     def breaks_first(self) -> str:
@@ -156,4 +158,5 @@ def _found(site: Site, before: _Reading, after: _Reading, at_work: int, seconds:
         heads_p50_ms=site.light.fits_s.percentile_ms(0.5),
         heads_due=site.light.due,
         lookahead_waiting=site.bulk.waiting,
+        lookahead_s=site.bulk.busy_s / max(1, site.bulk.jobs),
     )

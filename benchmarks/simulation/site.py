@@ -27,7 +27,8 @@ MOST_KEPT = 512
 # Until a router whose replicas are all full tries again.
 BACKOFF_S = 0.05
 AHEAD_TASKS = 8
-AHEAD_PROJECTS, AHEAD_TTL_S = 1024, 300.0
+AHEAD_PROJECTS = 1024
+AHEAD_TTL_S = 300.0
 
 
 @dataclass(frozen=True)
