@@ -12,7 +12,7 @@ from workers.services import Services
 log = logging.getLogger(__name__)
 
 # After a sweep with a look at all projects for due runs that took s seconds, so many times s pass before the next
-# look: with 10,000 projects it takes most of a minute. What an event makes due is found by the job that applies it.
+# look: with thousands of projects it takes many seconds. What an event makes due is found when it is applied.
 REST = 9
 
 

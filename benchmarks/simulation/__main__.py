@@ -1,6 +1,6 @@
 """100 replicas, 10,000 projects and 50,000 annotators, in simulated time.
 
-    python -m benchmarks.simulation
+    python -m benchmarks.simulation --measure
     python -m benchmarks.simulation --at-work 2000 8000 --task-s 10 --machines light_workers=64 bulk_workers=400
     python -m benchmarks.simulation --costs fit_s=0.12 postgres_event_s=0.0004
 
@@ -29,7 +29,8 @@ def main() -> None:
     options = _options()
     work = Work(options.annotators, options.projects, options.task_s)
     machines = Machines(**{name: int(value) for name, value in options.machines.items()})
-    costs = from_docs().with_values(options.costs)
+    given = {**(_measured(work.projects) if options.measure else {}), **options.costs}
+    costs = from_docs().with_values(given)
     shares = working_shares(BEGIN_H, END_H, OFFSETS_H)
     peak = round(max(shares) * work.annotators)
     print(f"## Costs\n\n{report.costs_table(costs, list(options.costs))}\n")
@@ -46,6 +47,17 @@ def main() -> None:
     print(f"\n## What annotators wait for\n\n{report.sweep_table(results)}\n")
     print(f"## How busy each part is\n\n{report.use_table(results)}\n")
     _print_needed(results, peak, work, costs)
+
+
+def _measured(projects: int) -> dict[str, float]:
+    """Costs as measured here; what is measured and no cost is printed."""
+    # Imported here: backend and workers take some seconds to import.
+    from benchmarks.simulation.measured import measure
+
+    measured = measure(projects)
+    for name in ("due_runs_of_all_s", "decision_s"):
+        print(f"{name}: {1000 * measured.pop(name):.3f} ms")
+    return measured
 
 
 def _print_needed(results: Sequence[Found], peak: int, work: Work, costs: Costs) -> None:
@@ -73,6 +85,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--at-work", type=int, nargs="+", help="annotators at work at a time, one for each run")
     parser.add_argument("--seconds", type=float, default=10.0, help="simulated, after the warm-up")
     parser.add_argument("--warm-up", type=float, default=40.0)
+    parser.add_argument(
+        "--measure", action="store_true", help="PostgreSQL, Redis and light worker, on this machine"
+    )
     parser.add_argument("--machines", nargs="+", default={}, action=_Values, help="e.g. light_workers=64")
     parser.add_argument("--costs", nargs="+", default={}, action=_Values, help="in seconds, e.g. fit_s=0.12")
     return parser.parse_args()

@@ -1,8 +1,8 @@
 """The check of the simulation: one machine, loaded by clients without pauses, against what was measured on it.
 
-Three kinds of figures set it up, none of them of more than one client's throughput: how fast forward passes are alone,
-what a task costs outside the model (decision 48, which measured the version that the benchmark is of), and how long
-one client waits. What it then says for more clients, and for requests of many tasks, is compared with the benchmark.
+Three kinds of figures set it up, none of them the throughput of several clients: how fast forward passes are alone,
+what a task costs outside the model (decision 48 measured the version that the benchmark is of), and how long one
+client waits. What it then says for more clients, and for requests of many tasks, is compared with the benchmark.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ SIMULATED_S = 60.0
 MAX_BATCH = 64
 LOADS = ((1, 1), (8, 1), (32, 1), (128, 1), (4, 32), (4, 100))
 FORWARD = "limit without decoding: forward passes alone"
-# Decision 48, "before": CPU seconds of a task outside the model, in requests of one task and of many; on two cores.
+# Decision 48, "before": CPU seconds of a task outside the model, in requests of one task and of many. Two cores.
 ONE_TASK_CPU_S, MANY_TASKS_CPU_S, CORES = 0.017, 0.0105, 2
 
 

@@ -1,6 +1,6 @@
 """Writes what the simulation found as Markdown tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 
 from benchmarks.simulation.arithmetic import Needed
@@ -26,11 +26,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def costs_table(costs: Costs, measured: Sequence[str]) -> str:
-    """Args: measured: names of the costs that were given, or measured in this run."""
+def costs_table(costs: Costs, given: Collection[str]) -> str:
+    """The costs with their sources; `given` names those that this run measured, or was given."""
     rows = []
     for field in fields(costs):
-        source = "given to the command" if field.name in measured else SOURCES.get(field.name, "estimate")
+        source = (
+            "measured in this run, or given to it" if field.name in given else SOURCES.get(field.name, "estimate")
+        )
         rows.append([f"`{field.name}`", f"{1000 * getattr(costs, field.name):.3f}", source])
     return table(["cost", "ms", "source"], rows)
 
