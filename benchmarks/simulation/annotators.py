@@ -72,15 +72,21 @@ def make_projects(work: Work, seed: int) -> list[SimulatedProject]:
 
 
 def begin(env: simpy.Environment, site: Site, work: Work, at_work: int, seed: int) -> list[SimulatedProject]:
-    """Let so many annotators work. Their first tasks are spread over the time of a task."""
+    """Let so many annotators work. Their first tasks are spread over the time of a task.
+
+    Returns:
+        The projects in which somebody works, the most popular first.
+    """
     chance = random.Random(seed)
     lead_times = recorded_lead_times()
     scale = work.task_s / (sum(lead_times) / len(lead_times))
     projects = make_projects(work, seed)
     popularity = list(itertools.accumulate(rank**-work.zipf for rank in range(1, work.projects + 1)))
-    for project in chance.choices(projects, cum_weights=popularity, k=at_work):
+    chosen = chance.choices(projects, cum_weights=popularity, k=at_work)
+    for project in chosen:
         env.process(_annotate(env, site, project, lead_times, scale, chance))
-    return projects
+    worked_in = {project.id for project in chosen}
+    return [project for project in projects if project.id in worked_in]
 
 
 def _annotate(  # type: ignore[no-untyped-def] # a generator of SimPy's events

@@ -99,7 +99,7 @@ class Jobs:
             False if Redis cannot be reached; the next sweep then adds the job.
         """
         job_id = f"train-{run_id}-{attempt}"
-        return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], job_id, lambda queue: self._is_waiting(queue, job_id))
+        return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], job_id)
 
     def carry_out(self, run: BulkRun) -> bool:
         """Have a bulk run done, as `train` does. The cursor is in the job's id, since a run that let another run
@@ -145,17 +145,23 @@ class Jobs:
         except RedisError:
             return False
 
-    def _is_waiting(self, queue: Queue, job_id: str) -> bool:
-        """Whether a job is on a queue. Redis searches: it would take long to send the ids of thousands of jobs."""
-        return self.redis.lpos(queue.key, job_id) is not None
-
     def _enqueue(
-        self, name: str, function: str, arguments: list[Any], job_id: str, has_enough: Callable[[Queue], bool]
+        self,
+        name: str,
+        function: str,
+        arguments: list[Any],
+        job_id: str,
+        has_enough: Callable[[Queue], bool] | None = None,
     ) -> bool:
-        """Add a job to a queue unless the queue has enough. Returns False if Redis cannot be reached."""
+        """Add a job to a queue unless the queue has enough. Returns False if Redis cannot be reached.
+
+        Args:
+            has_enough: default: whether the job waits already. Redis looks for it, since thousands may wait.
+        """
         queue = Queue(name, connection=self.redis, serializer=JSONSerializer)
         try:
-            if not has_enough(queue):
+            is_enough = self.redis.lpos(queue.key, job_id) is not None if has_enough is None else has_enough(queue)
+            if not is_enough:
                 queue.enqueue_call(
                     function,
                     args=tuple(arguments),
