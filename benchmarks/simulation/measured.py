@@ -38,7 +38,7 @@ REPLICAS = 100
 def measure(projects: int, times: int = 300) -> dict[str, float]:
     """Seconds by the names of `Costs`.
 
-    And `due_runs_of_all_s`, a look for due runs in all projects, and `decision_s`, our router's choice of a replica.
+    And `due_runs_of_all_s`, a look for due runs in all projects, and `decision_s`, a choice of a replica.
     """
     with _servers() as settings:
         store = Store.open(settings)
