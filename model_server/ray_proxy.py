@@ -30,9 +30,9 @@ from lorabel.inference import request_body
 from lorabel.inference.http_auth import is_authorized
 from lorabel.inference.messages import ModelsResponse, PredictRequest, PreloadRequest
 from lorabel.settings import Settings
+from model_server.adapter_order import routing_key
 from model_server.exposition import merged
 from model_server.ray_replica import ReplicaAnswer, ReplicaRequest
-from model_server.ray_router import routing_key
 
 log = logging.getLogger(__name__)
 

@@ -67,19 +67,28 @@ def collect() -> None:
     services = Services.current()
     for pause_s in (0.0, *[COLLECT_LINGER_S / LOOKS] * LOOKS):
         sleep(pause_s)
-        if apply_pending(services.store):
+        changed: set[int] = set()
+        if apply_pending(services.store, changed):
             services.heads_wanted.set()
-            start_due_runs(services)
+            start_due_runs(services, changed)
 
 
-def start_due_runs(services: Services) -> None:
-    for run in training_runs.request_due(services.store, services.settings):
+def start_due_runs(services: Services, project_ids: Collection[int] | None = None) -> None:
+    """Start the training runs and renewals that are due.
+
+    Args:
+        project_ids: whose; None for all projects, which takes seconds where there are thousands.
+    """
+    for run in training_runs.request_due(services.store, services.settings, project_ids):
         services.jobs.train(run.id, run.attempt)
-    order_renewal.start_due(services)
+    order_renewal.start_due(services, project_ids)
 
 
-def apply_pending(store: Store) -> int:
+def apply_pending(store: Store, changed: set[int] | None = None) -> int:
     """Apply every event that is pending now, oldest first. Returns how many.
+
+    Args:
+        changed: gets the ids of the projects whose events were applied.
 
     If the database cannot apply a project's events now (its disk may be full), they stay pending for the next job,
     and the events of the other projects are applied.
@@ -91,7 +100,7 @@ def apply_pending(store: Store) -> int:
     # Events that arrive meanwhile are left for the next job, which applies many of them in one transaction.
     while newest is not None:
         try:
-            applied = apply_some(store, newest, postponed)
+            applied = apply_some(store, newest, postponed, changed)
         except PostponedError as error:
             log.warning("the events of project %d stay pending: %s", error.project_id, error.__cause__)
             postponed.add(error.project_id)
@@ -102,7 +111,7 @@ def apply_pending(store: Store) -> int:
     return count
 
 
-def apply_some(store: Store, newest: int, postponed: Collection[int] = ()) -> int:
+def apply_some(store: Store, newest: int, postponed: Collection[int] = (), changed: set[int] | None = None) -> int:
     """Apply the oldest pending events of one project that no other worker has locked, in one transaction.
 
     A transaction is small because the webhook waits for it on SQLite. It has events of one project only, because
@@ -111,6 +120,7 @@ def apply_some(store: Store, newest: int, postponed: Collection[int] = ()) -> in
     Args:
         newest: id of the newest event to apply.
         postponed: projects whose events are left out.
+        changed: gets the id of the project.
 
     Returns:
         The number of events whose state was changed; 0 if none is pending.
@@ -126,7 +136,9 @@ def apply_some(store: Store, newest: int, postponed: Collection[int] = ()) -> in
                 return 0
             project_id = events[0].project_id or 0
             _apply_each(store, session, events)
-            return len(events)
+        if changed is not None and project_id:
+            changed.add(project_id)
+        return len(events)
     except Exception as error:
         if project_id and is_transient(error):
             raise PostponedError(project_id) from error

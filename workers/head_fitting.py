@@ -38,6 +38,10 @@ FOLDERS_KEPT = 8
 # A prediction that is under way may still read the head that it began with.
 KEPT_S = 600.0
 MOST_NUMBERS_TRIED = 100
+# Of `Store.claim`: the project with this id is being fitted.
+FITTING = 0x10AF17
+# Until a project that another light worker is fitting is looked at again: it may have changed meanwhile.
+CLAIMED_PAUSE_S = 0.1
 
 
 class HeadFitter:
@@ -49,22 +53,29 @@ class HeadFitter:
             MEMORY_BYTES, getsizeof=lambda annotated: annotated.nbytes
         )
         self.requests = FeatureRequests(services)
+        self.has_left_some = False
 
     def fit_due(self) -> bool:
         """Fit the heads of every project whose annotations or label config have changed.
 
         A project that lacks features is fitted later, when the model server has answered about it:
         `services.heads_wanted` is set then. Projects have their turns in the order of `project_heads.list_due`.
+        A project that another light worker is fitting is left to it; `has_left_some` says whether there were any.
 
         Returns:
             Whether the model server is being asked about some project.
         """
         answered = self.requests.take_answered()
+        self.has_left_some = False
         done: set[int] = set()
         while (project_id := self._next_due(done)) is not None:
             done.add(project_id)
             try:
-                is_done = self._fit_project(project_id, answered.pop(project_id, None))
+                with self.services.store.claim(FITTING, project_id) as is_claimed:
+                    if not is_claimed:
+                        self.has_left_some = True
+                        continue
+                    is_done = self._fit_project(project_id, answered.pop(project_id, None))
             except NotFoundError:
                 log.debug("project %d was deleted", project_id)
             except Exception:
@@ -146,6 +157,8 @@ def fit_forever(services: Services, stop: threading.Event) -> None:
                 is_first = False
             if not stop.is_set():
                 fitter.fit_due()
+            if fitter.has_left_some and not stop.wait(CLAIMED_PAUSE_S):
+                services.heads_wanted.set()
         except Exception:
             log.exception("heads were not fitted; the next attempt comes in %g s", services.settings.sweep_seconds)
     fitter.requests.join()

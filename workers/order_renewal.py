@@ -5,6 +5,7 @@ cancelled run, ends that. At most one order of a project waits or runs, and of f
 kept, because a project may have thousands.
 """
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from sqlalchemy import delete, func, select
@@ -21,13 +22,19 @@ ENDED = (RunState.FINISHED, RunState.FAILED)
 REST = 4
 
 
-def start_due(services: Services) -> None:
-    """Queue a renewal for every project that has enough new annotations since its newest order."""
+def start_due(services: Services, project_ids: Collection[int] | None = None) -> None:
+    """Queue a renewal for every project that has enough new annotations since its newest order.
+
+    Args:
+        project_ids: look at these only; None for all.
+    """
     renew_after = services.settings.order_renew_after
     if not renew_after:
         return
     with services.store.read() as session:
-        due = [run.project_id for run in _newest_orders(session) if _is_due(session, run, renew_after)]
+        due = [
+            run.project_id for run in _newest_orders(session, project_ids) if _is_due(session, run, renew_after)
+        ]
     for project_id in due:
         run = bulk_runs.request(
             services.store,
@@ -41,9 +48,11 @@ def start_due(services: Services) -> None:
         services.jobs.carry_out(run)
 
 
-def _newest_orders(session: Session) -> list[BulkRun]:
+def _newest_orders(session: Session, project_ids: Collection[int] | None) -> list[BulkRun]:
     """The newest order of each project, if it has ended, is one by `auto`, and the project still exists."""
     newest_ids = select(func.max(BulkRun.id)).where(BulkRun.kind.in_(ORDERS)).group_by(BulkRun.project_id)
+    if project_ids is not None:
+        newest_ids = newest_ids.where(BulkRun.project_id.in_(project_ids))
     query = select(BulkRun).join(Project, Project.id == BulkRun.project_id)
     is_renewed = (BulkRun.strategy == Strategy.AUTO, BulkRun.state.in_(ENDED), Project.is_deleted.is_(False))
     return list(session.scalars(query.where(BulkRun.id.in_(newest_ids), *is_renewed).order_by(BulkRun.id)))

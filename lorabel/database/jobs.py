@@ -101,13 +101,15 @@ class Jobs:
             False if Redis cannot be reached; the next sweep then adds the job.
         """
         job_id = f"train-{run_id}-{attempt}"
-        return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], job_id, lambda queue: job_id in queue.job_ids)
+        return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], job_id)
 
     def carry_out(self, run: BulkRun) -> bool:
         """Have a bulk run done, as `train` does. The cursor is in the job's id, since a run that let another run
         go first needs a new job."""
         job_id = f"bulk-{run.id}-{run.attempt}-{run.cursor}"
-        return self._enqueue(BULK, BULK_JOBS[run.kind], [run.id], job_id, lambda queue: job_id in queue.job_ids)
+        return self._enqueue(
+            BULK, BULK_JOBS[run.kind], [run.id], job_id, lambda queue: self._is_waiting(queue, job_id)
+        )
 
     def look_ahead(self, project_id: int, *, after: int = 0, event_id: int | None = None) -> bool:
         """Have tasks predicted before an annotator opens them.
@@ -130,7 +132,9 @@ class Jobs:
                 return True
             self._looked_ahead[job_id] = True
         arguments = [project_id, after, event_id]
-        if self._enqueue(LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id, lambda queue: job_id in queue.job_ids):
+        if self._enqueue(
+            LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id, lambda queue: self._is_waiting(queue, job_id)
+        ):
             return True
         with self._looked_ahead_lock:
             self._looked_ahead.pop(job_id, None)
@@ -155,12 +159,22 @@ class Jobs:
             return False
 
     def _enqueue(
-        self, name: str, function: str, arguments: list[Any], job_id: str, has_enough: Callable[[Queue], bool]
+        self,
+        name: str,
+        function: str,
+        arguments: list[Any],
+        job_id: str,
+        has_enough: Callable[[Queue], bool] | None = None,
     ) -> bool:
-        """Add a job to a queue unless the queue has enough. Returns False if Redis cannot be reached."""
+        """Add a job to a queue unless the queue has enough. Returns False if Redis cannot be reached.
+
+        Args:
+            has_enough: default: whether the job waits already. Redis looks for it, since thousands may wait.
+        """
         queue = Queue(name, connection=self.redis, serializer=JSONSerializer)
         try:
-            if not has_enough(queue):
+            is_enough = self.redis.lpos(queue.key, job_id) is not None if has_enough is None else has_enough(queue)
+            if not is_enough:
                 queue.enqueue_call(
                     function,
                     args=tuple(arguments),

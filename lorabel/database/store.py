@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -97,6 +97,21 @@ class Store:
         """A transaction for reading; changes that are made in it are discarded."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def claim(self, namespace: int, number: int) -> Iterator[bool]:
+        """Claim what a number stands for until the end of the block, or until this process dies.
+
+        Yields:
+            Whether it is ours: False if another process, or another block of this one, has claimed it. On SQLite
+            always True, so that what is done twice must do no harm.
+        """
+        if self.is_sqlite:
+            yield True
+            return
+        with self.engine.begin() as connection:
+            claimed = connection.scalar(select(func.pg_try_advisory_xact_lock(namespace, number)))
+            yield bool(claimed)
 
     def compact(self) -> bool:
         """Write an SQLite file anew, without the bytes of what was deleted, and empty its write-ahead log.

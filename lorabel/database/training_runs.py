@@ -7,7 +7,7 @@ At most one run of a project is queued and at most one is running; two unique in
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from lorabel.database import leases, projects
-from lorabel.database.store import Store
+from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Annotation, Project, RunState, TrainingRun, now
 from lorabel.errors import ConflictError, LabelConfigError, NotFoundError
 from lorabel.problems.binding import bind
@@ -214,7 +214,7 @@ def newest(session: Session, project_id: int) -> TrainingRun | None:
     return session.scalar(of_project.order_by(TrainingRun.id.desc()).limit(1))
 
 
-def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
+def request_due(store: Store, settings: Settings, project_ids: Collection[int] | None = None) -> list[TrainingRun]:
     """Request a run for each project that is due for one, and return these runs.
 
     A run is due after TRAIN_AFTER_ANNOTATIONS new annotations; or after TRAIN_MIN_ANNOTATIONS new annotations if
@@ -236,9 +236,13 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     Annotations that a finished run has read and not learned from are tried again, but not at once: see `_count`.
     Those that it has left for a later run, because a run reads a limited number, count at once.
     A project whose rows cause an exception gets no run, and the exception is logged.
+
+    Args:
+        project_ids: look at these only; None for all. Each project that has new annotations costs some queries.
     """
+    chunks = [None] if project_ids is None else [*id_chunks(project_ids)]
     with store.read() as session:
-        rows = session.execute(_new_annotations()).all()
+        rows = [row for ids in chunks for row in session.execute(_new_annotations(ids))]
     runs = []
     for project, total, untried, newest_at in rows:
         try:
@@ -254,8 +258,9 @@ def is_for_new_annotations(run: TrainingRun) -> bool:
     return NEW_ANNOTATIONS.fullmatch(run.reason) is not None
 
 
-def _new_annotations() -> Select[Project, int, int, datetime]:
+def _new_annotations(project_ids: Collection[int] | None) -> Select[Project, int, int, datetime]:
     """Query of each project that has new annotations and no active run, with the columns of `NewAnnotations`."""
+    is_asked_for = () if project_ids is None else (Project.id.in_(project_ids),)
     return (
         select(
             Project,
@@ -264,7 +269,7 @@ def _new_annotations() -> Select[Project, int, int, datetime]:
             func.max(Annotation.received_at),
         )
         .join(Annotation, Annotation.project_id == Project.id)
-        .where(*IS_NEW, Project.is_deleted.is_(False), ~_is_training())
+        .where(*IS_NEW, Project.is_deleted.is_(False), ~_is_training(), *is_asked_for)
         .group_by(Project.id)
         .order_by(Project.id)
     )

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from lorabel.inference.messages import PredictRequest, PredictRow
 from lorabel.settings import Settings
+from model_server.adapter_order import routing_key
 from model_server.ray_proxy import GRACE_S, Proxy
 from model_server.ray_replica import ReplicaAnswer, ReplicaRequest
-from model_server.ray_router import routing_key
 
 pytestmark = pytest.mark.ray
 

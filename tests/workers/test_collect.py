@@ -365,3 +365,21 @@ def test_an_event_may_delete_more_tasks_than_a_statement_has_parameters(sqlite_s
     apply_pending(sqlite_store)
     assert states(sqlite_store) == ["applied"] * 3
     assert final_state(sqlite_store)[1] == ("deleted",)
+
+
+def test_a_job_looks_for_due_runs_only_in_the_projects_whose_events_it_has_applied(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thousands of projects, a look at all of them takes longer than a minute; the sweep does that."""
+    services = Services.open(settings)
+    monkeypatch.setattr(Services, "current", lambda: services)
+    monkeypatch.setattr(collect, "sleep", lambda _: None)
+    enough = settings.train_after_annotations
+    for project_id in (1, 2):
+        put(store, *(annotation(i, i, "red", 0) for i in range(enough)), project_id=project_id)
+    apply_pending(store)
+    put(store, annotation(enough, enough, "red", 0))
+    collect.collect()
+    services.close()
+    with store.read() as session:
+        assert [len(training_runs.list_of(session, project_id)) for project_id in (1, 2)] == [1, 0]

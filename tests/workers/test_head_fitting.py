@@ -366,3 +366,19 @@ def test_deleted_tasks_and_projects_lose_their_features(services: Services) -> N
     fit(services, {"action": "PROJECT_DELETED", "project": {"id": PROJECT}})
     with services.store.read() as session:
         assert task_features.read(session, PROJECT, "label", range(10)) == {}
+
+
+def test_a_project_that_another_light_worker_is_fitting_is_left_to_it_and_fitted_afterwards(
+    services: Services, store: Store
+) -> None:
+    """On SQLite, which has one light worker, nothing is claimed."""
+    put(store, submitted(1, "red"), submitted(2, "blue"))
+    apply_pending(store)
+    fitter = HeadFitter(services)
+    with store.claim(head_fitting.FITTING, PROJECT) as is_claimed:
+        assert is_claimed
+        fit_all(fitter)
+        assert fitter.has_left_some is not store.is_sqlite
+        assert is_due(services) is not store.is_sqlite
+    fit_all(fitter)
+    assert not fitter.has_left_some and not is_due(services) and head_file(services)

@@ -92,6 +92,17 @@ def test_at_most_one_look_ahead_job_per_project_is_queued_and_one_per_event(jobs
     assert len(queued(jobs, "lookahead")) == 3
 
 
+def test_redis_does_not_send_the_ids_of_all_waiting_jobs_for_each_new_one(jobs: Jobs) -> None:
+    """With thousands of projects thousands of jobs may wait."""
+    jobs.redis.rpush("rq:queue:lookahead", *(f"lookahead-{project_id}" for project_id in range(1000, 4000)))
+    assert jobs.look_ahead(1000), "is there already"
+    sent_before = jobs.redis.info("stats")["total_net_output_bytes"]  # type: ignore[index]
+    assert jobs.look_ahead(1) and jobs.look_ahead(3999)
+    sent = jobs.redis.info("stats")["total_net_output_bytes"] - sent_before  # type: ignore[index]
+    assert sent < 20_000, "the ids are 45 kB"
+    assert jobs.redis.llen("rq:queue:lookahead") == 3001
+
+
 def test_without_redis_no_call_raises_and_each_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     jobs = Jobs(Settings(redis_url=f"unix://{tmp_path}/none.sock"))
     with caplog.at_level(logging.WARNING):

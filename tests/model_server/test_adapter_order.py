@@ -1,12 +1,13 @@
 """The order of replicas and the keys of requests, without a cluster."""
 
-import pytest
-
-pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-ray")
-
-from model_server.ray_router import MIN_LOAD_LIMIT, move_overloaded_last, order, parse_routing_key, routing_key
-
-pytestmark = pytest.mark.ray
+from model_server.adapter_order import (
+    MIN_LOAD_LIMIT,
+    move_overloaded_last,
+    order,
+    parse_routing_key,
+    preferred,
+    routing_key,
+)
 
 REPLICAS = [f"replica-{i}" for i in range(8)]
 ADAPTERS = [f"p{i}.v1/label" for i in range(800)]
@@ -49,3 +50,17 @@ def test_a_home_takes_requests_up_to_its_limit_and_then_comes_last() -> None:
     assert move_overloaded_last(names, {**idle, names[0]: MIN_LOAD_LIMIT}) == [*names[1:], names[0]]
     busy = dict.fromkeys(names, 40)
     assert move_overloaded_last(names, busy) == names, "all have the same load, so the order stays"
+
+
+def test_a_position_is_preferred_whatever_its_replica_has_to_do_and_else_a_home_that_is_not_full() -> None:
+    names = order("p1.v1/label", REPLICAS)
+    full_home = {**dict.fromkeys(REPLICAS, 0), names[0]: MIN_LOAD_LIMIT}
+    assert preferred(routing_key("p1.v1/label"), full_home) == [*names[1:], names[0]]
+    assert preferred(routing_key("p1.v1/label", 0), full_home) == names
+    assert preferred(routing_key("p1.v1/label", 9), full_home) == [*names[1:], names[0]], "9 of 8 is the second"
+    assert preferred(routing_key("p1.v1/label", 3), {}) == []
+
+
+def test_a_new_set_of_replicas_has_its_own_order_at_once() -> None:
+    before = order("p1.v1/label", REPLICAS)
+    assert order("p1.v1/label", before[1:]) == before[1:]

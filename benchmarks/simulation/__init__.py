@@ -1,0 +1,1 @@
+"""A simulation of Lorabel on many machines, in simulated time: `python -m benchmarks.simulation`."""
