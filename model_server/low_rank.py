@@ -1,0 +1,86 @@
+"""The low-rank products of a batch whose rows have different adapters: output + (x A) B, A and B by row.
+
+Rows of an adapter that lie together are a run. Long runs are multiplied one after the other, as plain products of
+matrices. With short runs, A and B are gathered for each row, and all rows are multiplied in two batched products,
+as in Punica and S-LoRA (https://arxiv.org/abs/2311.03285).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+# Mean length of a run from which runs are multiplied one by one: products of fewer rows take longer than to gather
+# A and B (CPU with AMX, bfloat16, 50 tokens a row).
+LONG_RUN = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """The rows `start` to `end` (excluded) of a batch, which use the same slot."""
+
+    slot: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class RowSlots:
+    """The slot of each row of a batch; slot 0 is the base model.
+
+    Attributes:
+        index: (rows,) int64, on the device of the layers.
+        runs: the rows in their order.
+    """
+
+    index: Tensor
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def of(cls, slots: Sequence[int], device: torch.device) -> "RowSlots":
+        """Return the runs of a batch whose row i uses `slots[i]`."""
+        runs, start = [], 0
+        for slot, rows in groupby(slots):
+            end = start + sum(1 for _ in rows)
+            runs.append(Run(slot, start, end))
+            start = end
+        return cls(torch.tensor(slots, device=device), tuple(runs))
+
+
+def add_low_rank(output: Tensor, x: Tensor, a: Tensor, b: Tensor, row_slots: RowSlots) -> Tensor:
+    """Add (x A) B to the output, in place, with A and B of each row's slot.
+
+    Args:
+        output: (rows * k, ..., out), contiguous; the k windows of a row follow each other. If all rows use the same
+            slot, their number is not compared with the batch's, of which these may be a part.
+        x: (rows * k, ..., in).
+        a: (slots, rank, in), A transposed.
+        b: (slots, out, rank), B transposed.
+
+    Returns:
+        the output.
+
+    Raises:
+        ValueError: the output's length is no multiple of the number of rows.
+    """
+    rows = len(row_slots.index) if len(row_slots.runs) > 1 else 1
+    if x.shape[0] % rows:
+        raise ValueError(f"{x.shape[0]} rows where {rows} have adapters")
+    if rows < LONG_RUN * len(row_slots.runs) and rows > 1:
+        return _add_gathered(output, x, a, b, row_slots.index.repeat_interleave(x.shape[0] // rows))
+    changed, flat_x = output.reshape(-1, output.shape[-1]), x.reshape(-1, x.shape[-1])
+    row_length = len(flat_x) // rows
+    for run in row_slots.runs:
+        if run.slot:
+            of_run = slice(run.start * row_length, run.end * row_length) if rows > 1 else slice(None)
+            changed[of_run].addmm_(flat_x[of_run] @ a[run.slot].T, b[run.slot].T)
+    return changed.view_as(output)
+
+
+def _add_gathered(output: Tensor, x: Tensor, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
+    """Add the products with A and B of the slot `index[i]` to output i."""
+    low_rank = torch.bmm(x.reshape(len(index), -1, x.shape[-1]), a.index_select(0, index).mT)
+    changed = output.reshape(len(index), -1, output.shape[-1]).baddbmm_(low_rank, b.index_select(0, index).mT)
+    return changed.view_as(output)
