@@ -53,8 +53,8 @@ def add_low_rank(output: Tensor, x: Tensor, a: Tensor, b: Tensor, row_slots: Row
     """Add (x A) B to the output, in place, with A and B of each row's slot.
 
     Args:
-        output: (rows * k, ..., out), contiguous; the k windows of a row follow each other. If all rows use the same
-            slot, their number is not compared with the batch's, of which these may be a part.
+        output: (rows * k, ..., out), contiguous; the k windows of a row follow each other. It may be a part of the
+            batch if all rows use the same slot.
         x: (rows * k, ..., in).
         a: (slots, rank, in), A transposed.
         b: (slots, out, rank), B transposed.
@@ -63,24 +63,26 @@ def add_low_rank(output: Tensor, x: Tensor, a: Tensor, b: Tensor, row_slots: Row
         the output.
 
     Raises:
-        ValueError: the output's length is no multiple of the number of rows.
+        ValueError: rows use different slots, and the output's length is no multiple of their number.
     """
-    rows = len(row_slots.index) if len(row_slots.runs) > 1 else 1
-    if x.shape[0] % rows:
-        raise ValueError(f"{x.shape[0]} rows where {rows} have adapters")
-    if rows < LONG_RUN * len(row_slots.runs) and rows > 1:
-        return _add_gathered(output, x, a, b, row_slots.index.repeat_interleave(x.shape[0] // rows))
-    changed, flat_x = output.reshape(-1, output.shape[-1]), x.reshape(-1, x.shape[-1])
-    row_length = len(flat_x) // rows
-    for run in row_slots.runs:
-        if run.slot:
-            of_run = slice(run.start * row_length, run.end * row_length) if rows > 1 else slice(None)
-            changed[of_run].addmm_(flat_x[of_run] @ a[run.slot].T, b[run.slot].T)
-    return changed.view_as(output)
+    runs, rows = row_slots.runs, len(row_slots.index)
+    flat, flat_x = output.reshape(-1, output.shape[-1]), x.reshape(-1, x.shape[-1])
+    if len(runs) == 1:
+        return _add_plain(flat, flat_x, a, b, runs[0].slot).view_as(output)
+    if len(x) % rows:
+        raise ValueError(f"{len(x)} rows where {rows} have adapters")
+    if rows < LONG_RUN * len(runs):
+        index = row_slots.index.repeat_interleave(len(x) // rows)
+        low_rank = torch.bmm(flat_x.view(len(index), -1, x.shape[-1]), a.index_select(0, index).mT)
+        by_row = flat.view(len(index), -1, output.shape[-1])
+        return by_row.baddbmm_(low_rank, b.index_select(0, index).mT).view_as(output)
+    length = len(flat_x) // rows
+    for run in runs:
+        places = slice(run.start * length, run.end * length)
+        _add_plain(flat[places], flat_x[places], a, b, run.slot)
+    return flat.view_as(output)
 
 
-def _add_gathered(output: Tensor, x: Tensor, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
-    """Add the products with A and B of the slot `index[i]` to output i."""
-    low_rank = torch.bmm(x.reshape(len(index), -1, x.shape[-1]), a.index_select(0, index).mT)
-    changed = output.reshape(len(index), -1, output.shape[-1]).baddbmm_(low_rank, b.index_select(0, index).mT)
-    return changed.view_as(output)
+def _add_plain(output: Tensor, x: Tensor, a: Tensor, b: Tensor, slot: int) -> Tensor:
+    """Add the product of all rows with A and B of one slot, in place."""
+    return output.addmm_(x @ a[slot].T, b[slot].T) if slot else output
