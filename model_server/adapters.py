@@ -1,10 +1,9 @@
 """LoRA adapters on the device. PEFT trains and saves them; this module only loads and applies them.
 
 Rows of one batch may use different adapters. A layer with LoRA adds (x A) B to its output, with A and B of the
-row's adapter (https://arxiv.org/abs/2106.09685). A and B of all adapters are stacked and then selected by index,
-as in the gathered products of Punica and S-LoRA (https://arxiv.org/abs/2311.03285). A layer so needs two batched
-products, however many adapters a batch mixes. Kinds of adapters that scale outputs, too, have stacks of the scales
-in their layers; `model_server/adapter_files.py` says which kinds there are.
+row's adapter (https://arxiv.org/abs/2106.09685). A and B of all adapters are stacked; `model_server/low_rank.py`
+multiplies with those of each row. Kinds of adapters that scale outputs, too, have stacks of the scales in their
+layers; `model_server/adapter_files.py` says which kinds there are.
 """
 
 import logging
@@ -12,6 +11,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from model_server.adapter_files import (
     read_changes,
     read_config,
 )
+from model_server.low_rank import RowSlots, add_low_rank, scale
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,11 @@ class _Shape:
 class _Stacks:
     """A (slots, in, rank) and B (slots, rank, out) of each layer; lower ranks are padded with zeros.
 
-    `scales` has gain and shift (slots, 2, out) of the layers whose outputs an adapter scales. Slot 0 stays zero
-    and stands for the base model. A batch keeps the stacks with which it began, so larger stacks may replace them
-    while the batch is computed.
+    In memory both lie transposed, as PEFT has them: the products of a CPU are faster so. `scales` has gain and shift
+    (slots, 2, out) of the layers whose outputs an adapter scales.
+
+    Slot 0 stays zero and stands for the base model. A batch keeps the stacks with which it began, so larger
+    stacks may replace them while the batch is computed.
     """
 
     layers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -116,18 +119,18 @@ class _Stacks:
 
 @dataclass(frozen=True)
 class _Batch:
-    """The adapters of a batch: row i uses slot `index[i]`. `only_slot` is set if all rows use the same slot."""
+    """The adapters of a batch, the layers that any of them changes, and the highest of their ranks."""
 
     stacks: _Stacks
-    index: Tensor
-    only_slot: int | None
+    row_slots: RowSlots
+    shape: _Shape
 
 
 class AdapterBank:
     """The adapters of one family that are on the device; the least recently used ones are evicted.
 
-    `load` and `effective_adapter` may be called from any thread, also while a batch is computed. `use` and the
-    forward passes inside it belong to one thread.
+    Thread-safe, also while batches are computed. `use` holds for the forward passes of the thread that calls it,
+    and of those to which `lorabel.families.core_threads` gives parts of a batch.
 
     Args:
         adapter_folders: where adapters are read from.
@@ -141,7 +144,7 @@ class AdapterBank:
         self._pins: Counter[str] = Counter()
         self._stacks = _Stacks()
         self._lock = threading.Lock()
-        self._batch: _Batch | None = None
+        self._batch: ContextVar[_Batch | None] = ContextVar("batch", default=None)
         modules = dict(family.module.named_modules())
         self._layers = {name: modules[name] for name in family.lora_layers()}
         for name, layer in self._layers.items():
@@ -214,15 +217,16 @@ class AdapterBank:
             NotFoundError, UnreadableError: as `load`.
         """
         pinned: list[str] = []
+        outer_batch = self._batch.set(None)
         try:
             for name in {name for name in adapters if name is not None}:
                 self._pin(name)
                 pinned.append(name)
             if pinned:
-                self._batch = self._index(adapters)
+                self._batch.set(self._index(adapters))
             yield
         finally:
-            self._batch = None
+            self._batch.reset(outer_batch)
             with self._lock:
                 self._pins -= Counter(pinned)
 
@@ -230,8 +234,10 @@ class AdapterBank:
         with self._lock:
             stacks = self._stacks
             slots = [0 if name is None else self._slots[name] for name in adapters]
-        only_slot = slots[0] if len(set(slots)) == 1 else None
-        return _Batch(stacks, torch.tensor(slots, device=self._family.device), only_slot)
+            shape = _Shape()
+            for name in set(adapters):
+                shape |= shape if name is None else self._shapes[name]
+        return _Batch(stacks, RowSlots.of(slots, self._family.device), shape)
 
     def _change_output(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Forward hook of a layer: scale its output y by gain and shift, and add (x A) B.
@@ -239,30 +245,16 @@ class AdapterBank:
         x is (rows, ..., in), or (rows * k, ..., in) if a tower splits each picture into k windows; the windows of
         a row then follow each other.
         """
-        batch = self._batch
-        if batch is None or name not in batch.stacks.shape.layers | batch.stacks.shape.scaled_layers:
+        batch = self._batch.get()
+        if batch is None:
             return None
-        x: Tensor = args[0]
-        if batch.only_slot is None:
-            if x.shape[0] % len(batch.index):
-                raise ValueError(f"layer {name!r} got {x.shape[0]} rows where {len(batch.index)} have adapters")
-            index = batch.index.repeat_interleave(x.shape[0] // len(batch.index))
-            flat = output.reshape(x.shape[0], -1, output.shape[-1])
-        else:
-            flat = output.reshape(-1, output.shape[-1])
-        if name in batch.stacks.scales:
-            scale = batch.stacks.scales[name]
-            gain, shift = (
-                scale[index].unsqueeze(2).unbind(1) if batch.only_slot is None else scale[batch.only_slot].unbind()
-            )
-            flat = flat.addcmul_(flat, gain).add_(shift)
-        if name in batch.stacks.layers:
+        if name in batch.shape.scaled_layers:
+            output = scale(output, batch.stacks.scales[name], batch.row_slots)
+        if name in batch.shape.layers:
             a, b = batch.stacks.layers[name]
-            if batch.only_slot is None:
-                flat = flat.baddbmm_(torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), a[index]), b[index])
-            else:
-                flat = flat.addmm_(x.reshape(-1, x.shape[-1]) @ a[batch.only_slot], b[batch.only_slot])
-        return flat.view_as(output)
+            rank = batch.shape.rank
+            output = add_low_rank(output, args[0], a[:, :, :rank].mT, b[:, :rank].mT, batch.row_slots)
+        return output
 
     def _pin(self, name: str) -> None:
         """Load an adapter and keep it from being evicted. It may be evicted between the two, hence the loop."""
@@ -331,8 +323,8 @@ class AdapterBank:
         layer = self._linear(name)
         dtype, device = self._dtype_of(layer), layer.weight.device
         return (
-            torch.zeros(slots, layer.in_features, rank, dtype=dtype, device=device),
-            torch.zeros(slots, rank, layer.out_features, dtype=dtype, device=device),
+            torch.zeros(slots, rank, layer.in_features, dtype=dtype, device=device).mT,
+            torch.zeros(slots, layer.out_features, rank, dtype=dtype, device=device).mT,
         )
 
     def _allocate_scales(self, name: str, slots: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Adapters: many projects in one batch, a cold one, and how many are held.
 
-The forward passes run in this process, with the model server's adapter bank and with PEFT's own mixed batches
-(`adapter_names=`, https://huggingface.co/docs/peft/main/en/developer_guides/lora). The cold adapter and the memory
-are measured in a running model server.
+The forward passes run in this process, as in the model server, with its adapter bank; and with PEFT's own mixed
+batches (`adapter_names=`, https://huggingface.co/docs/peft/main/en/developer_guides/lora), whose layers torch's
+threads share. The cold adapter and the memory are measured in a running model server.
 """
 
 import statistics
@@ -27,6 +27,7 @@ from benchmarks.rows import Goal, Row, ratio_of, row_of
 from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import Family
+from lorabel.families.core_threads import with_adapters
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.loading import load_family
 from lorabel.inference.messages import PredictRow
@@ -118,11 +119,10 @@ def _with_bank(
 ) -> Callable[[], Tensor]:
     """A forward pass whose rows have the adapters in turn. The next pass goes on where the last one stopped."""
     next_names = cycle(names)
+    encode: Callable[[Tensor], Tensor] = family.module.encode_image  # type: ignore[assignment]
 
     def forward() -> Tensor:
-        with bank.use(list(islice(next_names, len(pixels)))):
-            features: Tensor = family.module.encode_image(pixels)  # type: ignore[operator]
-        return features
+        return with_adapters(encode, pixels, list(islice(next_names, len(pixels))), bank, family.device)
 
     return forward
 

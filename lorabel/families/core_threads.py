@@ -9,12 +9,15 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from threading import Barrier, Lock, Thread
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from lorabel.contracts import BatchAdapters
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -26,6 +29,34 @@ def on_all_cores(compute: Callable[[R], Tensor], rows: R, device: torch.device) 
     """Return what `compute` makes of the rows, (rows, ...), in their order; see `parts_on_all_cores`."""
     parts = parts_on_all_cores(compute, rows, device)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def with_adapters(
+    compute: Callable[[R], Tensor],
+    rows: R,
+    adapters: Sequence[str | None],
+    bank: BatchAdapters,
+    device: torch.device,
+) -> Tensor:
+    """Return what `compute` makes of the rows, (rows, ...), in their order, on all cores. Row i has `adapters[i]`.
+
+    Rows of one adapter are computed next to each other, since the bank then multiplies them together.
+
+    Args:
+        compute: what it makes of a row does not depend on the others. Many threads call it.
+        device: on which it computes.
+    """
+    if len(set(adapters)) == 1:
+        with bank.use(adapters):
+            return on_all_cores(compute, rows, device)
+    order = sorted(range(len(rows)), key=lambda row: adapters[row] or "")
+
+    def compute_part(part: Sequence[int]) -> Tensor:
+        with bank.use([adapters[row] for row in part]):
+            return compute(cast(R, rows[part] if isinstance(rows, Tensor) else [rows[row] for row in part]))
+
+    computed = on_all_cores(compute_part, order, device)
+    return computed[torch.tensor(order, device=computed.device).argsort()]
 
 
 def parts_on_all_cores(compute: Callable[[R], T], rows: R, device: torch.device) -> list[T]:
@@ -66,7 +97,8 @@ def all_at_once(compute: Callable[[S], T], items: Sequence[S], device: torch.dev
         with torch.inference_mode(is_inference), torch.no_grad():  # a thread begins without them
             return compute(item)
 
-    futures = [pool.submit(compute_alone, item) for item in items]
+    # Each in a copy of this thread's context, which has the adapters of the rows.
+    futures = [pool.submit(copy_context().run, compute_alone, item) for item in items]
     wait(futures)  # also after an error: no thread computes on with what the caller is about to change
     return [future.result() for future in futures]
 

@@ -23,7 +23,7 @@ from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
 from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, FeatureCache
-from lorabel.families.core_threads import on_all_cores
+from lorabel.families.core_threads import with_adapters
 from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches
 from lorabel.families.detection.examples import example_features, others_than
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
@@ -393,8 +393,6 @@ class Detector(Family):
         for rows in batches([picture.shape for picture in given], self.module.most_rows):
             used = [bank.effective_adapter(adapters[row], self._encoder_layers) for row in rows]
             shown = torch.stack([given[row] for row in rows]).to(self.device)
-            encode = self.module.encode_pictures
-            with bank.use(used):  # by the place of a row in the batch, which is divided only if all have the same
-                encoded = on_all_cores(encode, shown, self.device) if len(set(used)) == 1 else encode(shown)
+            encoded = with_adapters(self.module.encode_pictures, shown, used, bank, self.device)
             states.update(zip(rows, encoded, strict=True))
         return [states[row] for row in range(len(given))]

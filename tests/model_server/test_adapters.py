@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from lorabel.families.cache import FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from model_server.low_rank import add_low_rank
 from tests.questions import about_picture
 from workers.lora import only
 
@@ -202,6 +204,35 @@ def test_an_adapter_is_effective_only_for_the_layers_that_it_changes(source: str
         None,
     ]
     assert [bank.effective_adapter(name, trained) for name in (both, text, None)] == [both, text, None]
+
+
+def test_layers_that_no_adapter_of_the_batch_is_on_are_skipped(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the bank holds adapters that are on these layers, and of a higher rank."""
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    family = load(source)
+    text_layers = family.trained_layers(about_picture("x", ("red",)))
+    text = save_random_adapter(family, adapter_folders, "p1.v1", 4, text_layers)
+    both = save_random_adapter(family, adapter_folders, "p1.v2", 8)
+    bank = AdapterBank(family, adapter_folders, memory_bytes=10**9)
+    bank.load(both)
+    ranks: list[int] = []
+
+    def count(output: torch.Tensor, x: torch.Tensor, a: torch.Tensor, *others: Any) -> torch.Tensor:
+        ranks.append(a.shape[1])
+        return add_low_rank(output, x, a, *others)
+
+    monkeypatch.setattr("model_server.adapters.add_low_rank", count)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        base = family.module.encode_image(pixels)
+        with bank.use([text, None]):
+            assert torch.equal(family.module.encode_image(pixels), base)
+        assert ranks == []
+        with bank.use([text, None]):
+            family.module.encode_text(torch.ones(2, 77, dtype=torch.long))
+    assert set(ranks) == {4} and len(ranks) == len(text_layers)
 
 
 def test_an_adapter_for_another_base_model_is_refused_and_named(source: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lorabel.contracts import BatchAdapters, Content, Input, MediaRef, Modality
 from lorabel.families.base import DigestOf, Family, Fetch
 from lorabel.families.cache import DECODED, FEATURES, FeatureCache
-from lorabel.families.core_threads import on_all_cores
+from lorabel.families.core_threads import with_adapters
 from lorabel.families.encoders.prepared_input import (
     PreparedContent,
     PreparedInput,
@@ -340,10 +340,11 @@ class ContentEncoder(Family):
                 adapters = [member.adapter for member in computed]
                 encode = partial(self.encode, modality)
                 data = [member.content.data for member in computed]
-                # Adapters go by the place of a row in the batch, and the padding of texts by the longest.
-                is_divided = modality != Modality.TEXT and len(set(adapters)) == 1
-                with bank.use(adapters):
-                    encoded = on_all_cores(encode, data, self.device) if is_divided else encode(data)
+                if modality == Modality.TEXT:  # not divided: the padding of texts goes by the longest
+                    with bank.use(adapters):
+                        encoded = encode(data)
+                else:
+                    encoded = with_adapters(encode, data, adapters, bank, self.device)
                 rows = encoded[: len(batch)].cpu()
                 # Rows are cloned: a view of a row would keep the whole batch in memory.
                 features |= {member.key: row.clone() for member, row in zip(batch, rows, strict=True)}

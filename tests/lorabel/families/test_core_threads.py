@@ -2,13 +2,16 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from lorabel.families.core_threads import all_at_once, on_all_cores, on_one_core
+from lorabel.contracts import BatchAdapters
+from lorabel.families.core_threads import all_at_once, on_all_cores, on_one_core, with_adapters
 
 THREADS = 3
 CPU = torch.device("cpu")
@@ -133,3 +136,46 @@ def test_a_thread_on_one_core_changes_the_number_of_no_other_thread() -> None:
         later.join()
     note_number()
     assert numbers == [1, THREADS, THREADS]
+
+
+class Multiplying(BatchAdapters):
+    """A bank whose adapters are named by the factor with which they multiply a row."""
+
+    def __init__(self) -> None:
+        self.used: ContextVar[Sequence[str | None]] = ContextVar("used")
+
+    @contextmanager
+    def use(self, adapters: Sequence[str | None]) -> Iterator[None]:
+        before = self.used.set(adapters)
+        yield
+        self.used.reset(before)
+
+
+@pytest.mark.parametrize(
+    "adapters",
+    [["5", "2", None, "5", "2", "3", "5"], ["2"] * 7, [None] * 7, ["7", "2"]],
+    ids=["mixed", "the same", "none", "fewer rows than cores"],
+)
+@pytest.mark.parametrize("is_list", [True, False])
+def test_each_row_is_computed_with_its_adapter_and_rows_of_one_adapter_together(
+    adapters: list[str | None], is_list: bool
+) -> None:
+    bank, parts = Multiplying(), []
+    pictures = torch.arange(1.0, len(adapters) + 1)[:, None].repeat(1, 2)
+
+    def compute(rows: Tensor | Sequence[Tensor]) -> Tensor:
+        used = bank.used.get()
+        parts.append(used)
+        given = rows if isinstance(rows, Tensor) else torch.stack(list(rows))
+        factors = [float(adapter or 1) for adapter in used[: len(given)]]
+        return given * torch.tensor(factors)[:, None]
+
+    rows = list(pictures) if is_list else pictures
+    with torch.inference_mode():
+        computed = with_adapters(compute, rows, adapters, bank, CPU)
+    assert computed.tolist() == [
+        (row * float(adapter or 1)).tolist() for row, adapter in zip(pictures, adapters, strict=True)
+    ]
+    assert len(parts) == (THREADS if len(adapters) >= THREADS else 1)
+    for used in parts:
+        assert list(used) == sorted(used, key=lambda adapter: adapter or "")
