@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Family
+from lorabel.families.packed_layers import PackedLinear
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +289,7 @@ class AdapterBank:
     def _allocate(self, name: str, slots: int, rank: int) -> tuple[Tensor, Tensor]:
         """Zeros for one layer: A (slots, in, rank) and B (slots, rank, out)."""
         layer = self._linear(name)
-        dtype, device = self._dtype_of(layer), layer.weight.device
+        dtype, device = self._dtype_of(layer), self._family.device
         return (
             torch.zeros(slots, layer.in_features, rank, dtype=dtype, device=device),
             torch.zeros(slots, rank, layer.out_features, dtype=dtype, device=device),
@@ -296,7 +297,7 @@ class AdapterBank:
 
     def _dtype_of(self, layer: nn.Linear) -> torch.dtype:
         """The layer's own, as parts of a model may compute in float32; the family's for a quantized weight."""
-        dtype = layer.weight.dtype
+        dtype = (layer.packed if isinstance(layer, PackedLinear) else layer.weight).dtype
         return dtype if dtype.is_floating_point else self._family.dtype
 
     def _linear(self, name: str) -> nn.Linear:
