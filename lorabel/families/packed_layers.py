@@ -1,8 +1,8 @@
 """Linear layers whose weights are laid out once as a CPU with bfloat16 arithmetic multiplies them.
 
 oneDNN lays out the weights of `nn.Linear` again in each forward pass. For a single picture that takes as long as
-the products themselves. The packed weights replace the others, so memory stays what it was. Outputs are the same up
-to the last bit of bfloat16.
+the products themselves. The packed weights replace the others, so memory stays what it was. Outputs are the same
+but for the last bit of bfloat16.
 """
 
 import torch
