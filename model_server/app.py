@@ -38,7 +38,7 @@ from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.generation.remote import RemoteGenerator
 from lorabel.families.generator import Generator
 from lorabel.families.loading import families_named, load_family
-from lorabel.families.packed_layers import pack_linear_layers
+from lorabel.families.packed_layers import pack_layers
 from lorabel.http_server.plain_route import PlainAnswer, PlainRoute, raise_failure
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
@@ -102,7 +102,7 @@ def create_app(settings: Settings) -> Flask:
             return LoadedFamily(family, adapters, _feature_cache(settings))
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
         if isinstance(family, Encoder):
-            pack_linear_layers(family.module)
+            pack_layers(family.module)
         adapter_bank = AdapterBank(family, adapter_folders, settings.adapter_memory_mb * MEGABYTE)
         return LoadedFamily(family, adapter_bank, _feature_cache(settings))
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.families.packed_layers import PackedLinear, pack_linear_layers
+from lorabel.families.packed_layers import PackedLinear, PackedPatches, pack_layers
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter
@@ -29,7 +29,7 @@ def plain() -> nn.Linear:
 
 def packed(layer: nn.Module) -> nn.Module:
     copy = deepcopy(layer)
-    pack_linear_layers(copy)
+    pack_layers(copy)
     return copy
 
 
@@ -58,6 +58,22 @@ def test_a_layer_without_bias_and_several_threads_compute_the_same() -> None:
             assert_same(output, plain(x))
 
 
+@pytest.mark.parametrize(("size", "has_bias"), [((32, 32), True), ((37, 49), False)])
+def test_packed_patches_are_those_of_the_convolution(size: tuple[int, int], has_bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 40, (8, 16), (8, 16), bias=has_bias).to(torch.bfloat16).requires_grad_(False)
+    layer, pictures = packed(plain), torch.randn(2, 3, *size).to(torch.bfloat16)
+    assert isinstance(layer, PackedPatches)
+    assert_same(layer(pictures), plain(pictures))
+    assert torch.equal(layer.weight, plain.weight)
+
+
+@pytest.mark.parametrize("other", [{"stride": 4}, {"padding": 1}, {"dilation": 2}, {"groups": 2}])
+def test_convolutions_that_are_not_cut_into_patches_stay(other: dict[str, int]) -> None:
+    plain = nn.Conv2d(4, 8, 8, **{"stride": 8, **other}).to(torch.bfloat16)  # type: ignore[arg-type]
+    assert type(packed(plain)) is nn.Conv2d
+
+
 def test_the_weights_are_there_once_and_can_be_read(plain: nn.Linear) -> None:
     layer = packed(plain)
     assert isinstance(layer, PackedLinear) and [*dict(layer.named_parameters())] == ["bias"]
@@ -66,7 +82,7 @@ def test_the_weights_are_there_once_and_can_be_read(plain: nn.Linear) -> None:
 
 def test_layers_in_float32_and_of_other_classes_stay() -> None:
     module = nn.ModuleList([nn.Linear(8, 8), nn.Bilinear(8, 8, 8).to(torch.bfloat16)])
-    pack_linear_layers(module)
+    pack_layers(module)
     assert [type(layer) for layer in module] == [nn.Linear, nn.Bilinear]
 
 
@@ -78,7 +94,7 @@ def test_rows_of_several_adapters_get_the_features_that_they_get_without_packing
         DualEncoder.load(source, torch.device("cpu"), torch.bfloat16, Settings()) for _ in ("plain", "packed")
     ]
     names = [save_random_adapter(families[0], folders, f"p1.v{rank}", rank) for rank in (2, 4)]
-    pack_linear_layers(families[1].module)
+    pack_layers(families[1].module)
     pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
     for adapters in ([None] * 6, [names[0]] * 6, [names[0], None, names[1]] * 2):
         features = []
