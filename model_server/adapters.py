@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Family
+from lorabel.families.packed_layers import PackedLinear
 from model_server.adapter_files import (
     LayerChange,
     UnfitLayerError,
@@ -321,7 +322,7 @@ class AdapterBank:
     def _allocate(self, name: str, slots: int, rank: int) -> tuple[Tensor, Tensor]:
         """Zeros for one layer: A (slots, in, rank) and B (slots, rank, out)."""
         layer = self._linear(name)
-        dtype, device = self._dtype_of(layer), layer.weight.device
+        dtype, device = self._dtype_of(layer), self._family.device
         return (
             torch.zeros(slots, rank, layer.in_features, dtype=dtype, device=device).mT,
             torch.zeros(slots, layer.out_features, rank, dtype=dtype, device=device).mT,
@@ -330,11 +331,11 @@ class AdapterBank:
     def _allocate_scales(self, name: str, slots: int) -> Tensor:
         """Zeros for one layer: gain and shift (slots, 2, out)."""
         layer = self._linear(name)
-        return torch.zeros(slots, 2, layer.out_features, dtype=self._dtype_of(layer), device=layer.weight.device)
+        return torch.zeros(slots, 2, layer.out_features, dtype=self._dtype_of(layer), device=self._family.device)
 
     def _dtype_of(self, layer: nn.Linear) -> torch.dtype:
         """The layer's own, as parts of a model may compute in float32; the family's for a quantized weight."""
-        dtype = layer.weight.dtype
+        dtype = (layer.packed if isinstance(layer, PackedLinear) else layer.weight).dtype
         return dtype if dtype.is_floating_point else self._family.dtype
 
     def _linear(self, name: str) -> nn.Linear:

@@ -34,9 +34,11 @@ from lorabel.errors import (
 from lorabel.families.base import Family
 from lorabel.families.cache import DECODED, EMBEDDINGS, FEATURES, TEXTS, FeatureCache
 from lorabel.families.device import choose_device, choose_precision
+from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.generation.remote import RemoteGenerator
 from lorabel.families.generator import Generator
 from lorabel.families.loading import families_named, load_family
+from lorabel.families.packed_layers import pack_layers
 from lorabel.http_server.plain_route import PlainAnswer, PlainRoute, raise_failure
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
@@ -99,6 +101,8 @@ def create_app(settings: Settings) -> Flask:
             adapters = RemoteAdapters(family, adapter_folders, settings.generator_adapters_dir)
             return LoadedFamily(family, adapters, _feature_cache(settings))
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
+        if isinstance(family, Encoder):
+            pack_layers(family.module)
         adapter_bank = AdapterBank(family, adapter_folders, settings.adapter_memory_mb * MEGABYTE)
         return LoadedFamily(family, adapter_bank, _feature_cache(settings))
 

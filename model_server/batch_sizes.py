@@ -20,6 +20,9 @@ GROW_AFTER = 100
 # batches are computed faster, so they take longer while no person has asked for PEOPLE_STAY_S.
 BACKGROUND_BATCH_S, UNDISTURBED_BATCH_S = 0.2, 0.8
 PEOPLE_STAY_S = 60.0
+# Background rows that a batch waits for while others of the project are on their way, and how long. Without this
+# a model that is faster than files are read has batches of three or four rows, whose cost is mostly Python's.
+GATHERED_ROWS, GATHER_S = 16, 0.05
 # Seconds of a row that are not told from less.
 SHORTEST_ROW_S = 1e-6
 
@@ -52,6 +55,16 @@ class BatchSizes:
         batch_s = UNDISTURBED_BATCH_S if is_undisturbed else BACKGROUND_BATCH_S
         row_s = self.row_s.get(family.name, batch_s)
         return min(most, max(1, int(batch_s / max(row_s, SHORTEST_ROW_S))))
+
+    def wanted(self, first: Row, coming: int) -> int:
+        """How many rows a batch that begins with this one waits for: 1 if a person waits.
+
+        Args:
+            coming: background rows of the row's project that are prepared or will be.
+        """
+        if first.priority == Priority.INTERACTIVE or isinstance(first.loaded_family.family, StepwiseFamily):
+            return 1
+        return min(GATHERED_ROWS, self.most(first), coming)
 
     def learn(self, family: Family, rows: int, seconds: float) -> None:
         """Remember what a batch took on the device. Called by the device's thread.

@@ -2,8 +2,9 @@
 
 A row goes through three stages, which work at the same time on different rows: fetch its files (many threads),
 prepare (some threads per core), forward (one thread, which alone uses the device). A batch consists of the rows
-that wait when the device becomes free. There is no timer, so a single request does not wait for others, and
-batches grow with the load. A row whose answer the feature cache holds skips the stages that it does not need.
+that wait when the device becomes free, so no person's row waits for others, and batches grow with the load;
+background rows wait a moment for others of their project that are on their way. A row whose answer the feature
+cache holds skips the stages that it does not need.
 
 Rows of families that answer step by step join `model_server.stepping` in place of a batch. Between two of its
 steps go all batches of people that wait, or one background batch.
@@ -28,7 +29,7 @@ from lorabel.families.encoders.picture_reading import reading_by
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.settings import Settings
-from model_server.batch_sizes import BatchSizes
+from model_server.batch_sizes import GATHER_S, BatchSizes
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
 from model_server.family_pool import FamilyPool, LoadedFamily, input_type
@@ -258,9 +259,7 @@ class Engine:
         if example is None:
             return False
         example = self._heads.apply(row.head, example, family, row.adapter, bank)
-        if example is None:
-            return False
-        output = family.answer(example, row.adapter, bank, cache)
+        output = None if example is None else family.answer(example, row.adapter, bank, cache)
         if output is None:
             row.example = example
             return False
@@ -316,7 +315,8 @@ class Engine:
             """A separate function, so that the waiting thread holds no reference to the last batch."""
 
     def _compute_next(self) -> bool:
-        is_idle = not self._stepping.has_rows
+        if is_idle := not self._stepping.has_rows:
+            self._ready.gather(lambda row: self.sizes.wanted(row, self._in_progress[row.project]), GATHER_S)
         batch = self._ready.get_batch(
             self.sizes.most, lambda row: row.loaded_family.family.name, rows_of, is_patient=is_idle
         )

@@ -1,6 +1,7 @@
 """A queue that serves the most urgent priority first, and the projects of one priority in turn."""
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -19,6 +20,7 @@ class Queued(Protocol):
 
 
 Item = TypeVar("Item", bound=Queued)
+MOST_URGENT = next(iter(Priority))
 
 
 class FairQueue(Generic[Item]):
@@ -34,6 +36,7 @@ class FairQueue(Generic[Item]):
         }
         self._changed = threading.Condition()
         self._count = 0
+        self._awaited = 1
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -44,7 +47,8 @@ class FairQueue(Generic[Item]):
         with self._changed:
             self._projects[item.priority].setdefault(item.project, deque()).append(item)
             self._count += 1
-            self._changed.notify()
+            if self._count >= self._awaited or item.priority == MOST_URGENT:
+                self._changed.notify()
 
     def put_back(self, item: Item) -> None:
         """Make an item that was taken the next one of its priority and project."""
@@ -66,6 +70,23 @@ class FairQueue(Generic[Item]):
         """Wait for the next item and return it; None once the queue is closed."""
         batch = self.get_batch(lambda _: 1, lambda _: None, lambda _: 1)
         return batch[0] if batch else None
+
+    def gather(self, wanted: Callable[[Item], int], timeout_s: float) -> None:
+        """Wait for an item, and then until there are enough items. For a queue that one thread takes from.
+
+        Args:
+            wanted: how many items are enough, given the next one.
+            timeout_s: how long the first item waits for others at most.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._count or self._is_closed)
+            until = time.monotonic() + timeout_s
+            while not self._is_closed and (left_s := until - time.monotonic()) > 0:
+                self._awaited = wanted(self._next_items()[0])
+                if self._count >= self._awaited:
+                    break
+                self._changed.wait(left_s)
+            self._awaited = 1
 
     @property
     def is_closed(self) -> bool:
@@ -97,14 +118,18 @@ class FairQueue(Generic[Item]):
             if self._is_closed or not self._count:
                 return []
             projects = next(projects for projects in self._projects.values() if projects)
-            first = next(iter(projects.values()))[0]
-            return self._take(projects, max_rows(first), batch_key, rows_of)
+            return self._take(projects, max_rows(self._next_items()[0]), batch_key, rows_of)
 
     def close(self) -> None:
         """End all calls of `get` and `get_batch`, now and later. Items left in the queue are not returned."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+
+    def _next_items(self) -> deque[Item]:
+        """The items of the project whose turn it is; there must be one."""
+        projects = next(projects for projects in self._projects.values() if projects)
+        return next(iter(projects.values()))
 
     def _take(
         self,

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from lorabel.families.cache import FeatureCache
 from lorabel.inference.messages import Priority
-from model_server.batch_sizes import BACKGROUND_BATCH_S, BatchSizes
+from model_server.batch_sizes import BACKGROUND_BATCH_S, GATHERED_ROWS, BatchSizes
 from model_server.family_pool import LoadedFamily
 from model_server.metrics import Metrics
 from model_server.rows import Row
@@ -67,3 +67,13 @@ def test_batches_have_no_more_rows_than_the_family_computes_together(
     family = FakeFamily(most_rows=8)
     sizes.learn(cast(Any, family), 8, 0.001)
     assert sizes.most(first_row(family, priority)) == 8
+
+
+def test_background_rows_wait_for_those_that_are_coming_and_a_persons_row_for_none(sizes: BatchSizes) -> None:
+    family = FakeFamily()
+    sizes.learn(cast(Any, family), 1, 0.09 * BACKGROUND_BATCH_S)
+    row = first_row(family, Priority.BULK)
+    assert [sizes.wanted(row, coming) for coming in (1, 4, 100)] == [1, 4, 11], "no more than a batch may have"
+    sizes.learn(cast(Any, family), 1, 0.0)
+    assert sizes.wanted(row, 100) == GATHERED_ROWS
+    assert sizes.wanted(first_row(family, Priority.INTERACTIVE), 100) == 1

@@ -1,8 +1,10 @@
 """The order in which the queue gives its items, and the batches that it forms."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
+
+import pytest
 
 from lorabel.inference.messages import Priority
 from model_server.fair_queue import FairQueue
@@ -70,3 +72,52 @@ def test_a_waiting_thread_gets_the_next_item_and_none_when_the_queue_closes() ->
             threading.Event().wait(0.001)
         queue.close()
         assert {future.result(5) for future in waiting} == {Item("a"), None}
+
+
+def bulk(*names_of_items: str) -> list[Item]:
+    return [Item(name, priority=Priority.BULK) for name in names_of_items]
+
+
+def gathered(queue: FairQueue[Item], wanted: int, timeout_s: float = 10.0) -> "Future[None]":
+    """Gather in a thread; a person's item is enough."""
+    done: Future[None] = Future()
+
+    def gather() -> None:
+        queue.gather(lambda item: 1 if item.priority == Priority.INTERACTIVE else wanted, timeout_s)
+        done.set_result(None)
+
+    threading.Thread(target=gather, daemon=True).start()
+    return done
+
+
+def test_gathering_ends_when_there_are_enough_items_and_not_before() -> None:
+    queue = filled(*bulk("a"))
+    done = gathered(queue, 3)
+    queue.put(bulk("b")[0])
+    with pytest.raises(TimeoutError):
+        done.result(0.05)
+    queue.put(bulk("c")[0])
+    done.result(5.0)
+    assert take(queue, 9) == ["a", "b", "c"]
+
+
+def test_gathering_ends_at_once_when_a_person_asks_when_the_time_is_over_and_when_the_queue_is_closed() -> None:
+    queue = filled(*bulk("a"))
+    done = gathered(queue, 3)
+    queue.put(Item("person"))
+    done.result(5.0)
+    assert take(queue, 9) == ["person"]
+    gathered(queue, 3, timeout_s=0.01).result(5.0)
+    done = gathered(queue, 3)
+    queue.close()
+    done.result(5.0)
+
+
+def test_each_item_is_noticed_again_after_gathering() -> None:
+    queue = filled(*bulk("a"))
+    gathered(queue, 3, timeout_s=0.01).result(5.0)
+    assert take(queue, 9) == ["a"]
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(take, queue, 9)
+        queue.put(bulk("b")[0])
+        assert taken.result(5.0) == ["b"]

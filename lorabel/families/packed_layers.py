@@ -1,0 +1,92 @@
+"""Layers whose weights are laid out once as a CPU with bfloat16 arithmetic multiplies them.
+
+oneDNN lays out the weights of `nn.Linear` again in each forward pass. For a single picture that takes as long as
+the products themselves. The packed weights replace the others, so memory stays what it was. Outputs are the same
+but for the last bit of bfloat16. A convolution that cuts a picture into patches is a product, too, and takes a
+fifth of the time as such.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class PackedLinear(nn.Linear):
+    """An `nn.Linear` with packed weights, for inference. Made by `pack_layers` only.
+
+    Attributes:
+        packed: the weights, opaque but for their shape, dtype and device.
+    """
+
+    packed: Tensor
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The weights, unpacked each time: for models that read them past `forward`."""
+        return self.packed.to_dense()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) bfloat16 -> (..., out) bfloat16."""
+        return _product(input, self.packed, self.bias)
+
+
+class PackedPatches(nn.Conv2d):
+    """An `nn.Conv2d` whose kernels do not overlap, with packed weights, for inference. Made by `pack_layers` only.
+
+    Attributes:
+        packed: the weights of a linear layer, opaque but for their shape, dtype and device.
+    """
+
+    packed: Tensor
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The weights, unpacked each time."""
+        return self.packed.to_dense().view(self.out_channels, self.in_channels, *self.kernel_size)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(pictures, in, height, width) bfloat16 -> (pictures, out, rows, columns) bfloat16."""
+        height, width = self.kernel_size
+        rows, columns = input.shape[2] // height, input.shape[3] // width
+        whole = input[:, :, : rows * height, : columns * width]
+        patches = whole.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5)
+        output = _product(patches.flatten(3).flatten(1, 2), self.packed, self.bias)
+        return output.transpose(1, 2).unflatten(2, (rows, columns))
+
+
+@torch.no_grad()
+def pack_layers(module: nn.Module) -> None:
+    """Pack the weights of plain linear layers and patch embeddings, in place.
+
+    Only layers in bfloat16 on a CPU that computes in it: torch multiplies float32 by another library, with results
+    that differ.
+    """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return
+    for layer in module.modules():
+        kind = _packed_kind(layer)
+        if kind is not None:
+            packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.flatten(1), None)
+            del layer.weight
+            layer.__class__, layer.packed = kind, packed
+
+
+def _packed_kind(layer: nn.Module) -> type[PackedLinear | PackedPatches] | None:
+    """The class that the layer gets; None for a layer that stays as it is."""
+    if type(layer) is nn.Linear:
+        kind: type[PackedLinear | PackedPatches] = PackedLinear
+    elif type(layer) is nn.Conv2d and _cuts_into_patches(layer):
+        kind = PackedPatches
+    else:
+        return None
+    is_packable = layer.weight.device.type == "cpu" and layer.weight.dtype == torch.bfloat16
+    return kind if is_packable else None
+
+
+def _cuts_into_patches(layer: nn.Conv2d) -> bool:
+    is_plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding == (0, 0)
+    return is_plain and layer.kernel_size == layer.stride
+
+
+def _product(input: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(input, packed, bias, "none", [], "")
+    return output
