@@ -33,7 +33,7 @@ from model_server.adapter_files import (
     read_changes,
     read_config,
 )
-from model_server.low_rank import RowSlots, add_low_rank, scale
+from model_server.low_rank import RowSlots, add_low_rank, scale_output
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,8 @@ class _Shape:
 class _Stacks:
     """A (slots, in, rank) and B (slots, rank, out) of each layer; lower ranks are padded with zeros.
 
-    In memory both lie transposed, as PEFT has them: the products of a CPU are faster so. `scales` has gain and shift
-    (slots, 2, out) of the layers whose outputs an adapter scales.
+    In memory both lie transposed, as PEFT has them: the products of a CPU are faster so. `scales` has gain and
+    shift (slots, 2, out) of the layers whose outputs an adapter scales.
 
     Slot 0 stays zero and stands for the base model. A batch keeps the stacks with which it began, so larger
     stacks may replace them while the batch is computed.
@@ -250,7 +250,7 @@ class AdapterBank:
         if batch is None:
             return None
         if name in batch.shape.scaled_layers:
-            output = scale(output, batch.stacks.scales[name], batch.row_slots)
+            output = scale_output(output, batch.stacks.scales[name], batch.row_slots)
         if name in batch.shape.layers:
             a, b = batch.stacks.layers[name]
             rank = batch.shape.rank

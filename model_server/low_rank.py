@@ -1,4 +1,4 @@
-"""What adapters change in the output of a layer: output + (x A) B, and scales of the output, A, B and scales by row.
+"""What adapters change in the output of a layer: output + (x A) B, and scales of the output, by row.
 
 Rows of an adapter that lie together are a run. Long runs are multiplied one after the other, as plain products of
 matrices. With short runs, A and B are gathered for each row, and all rows are multiplied in two batched products,
@@ -81,7 +81,7 @@ def add_low_rank(output: Tensor, x: Tensor, a: Tensor, b: Tensor, row_slots: Row
     return flat.view_as(output)
 
 
-def scale(output: Tensor, scales: Tensor, row_slots: RowSlots) -> Tensor:
+def scale_output(output: Tensor, scales: Tensor, row_slots: RowSlots) -> Tensor:
     """Add gain times the output, and shift, in place, with those of each row's slot.
 
     Args:
