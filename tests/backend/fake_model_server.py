@@ -31,6 +31,7 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
+from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput, Fit, WordWeight
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import (
     BoxFeaturesInput,
@@ -285,6 +286,8 @@ class FakeModelServer:
             return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())
         if row.kind == BoxesInput.kind:
             return RowResult(output=BOXES.model_dump())
+        if row.kind == ExplanationInput.kind:
+            return RowResult(output=_explanation(ExplanationInput.model_validate(row.input)).model_dump())
         if row.kind in (LabelsInput.kind, EachLabelsInput.kind):
             return RowResult(output=_label_scores(row, url).model_dump(exclude_defaults=True))
         return RowResult(output=_silent(row).model_dump())
@@ -301,6 +304,31 @@ def _label_scores(row: PredictRow, url: str) -> LabelScores | EachLabelScores:
     if row.kind == LabelsInput.kind:
         return scores
     return EachLabelScores(answers=(scores,) * len(row.input["contents"]))
+
+
+def _explanation(question: ExplanationInput) -> Explanation:
+    """The upper right of each picture speaks for the answer, and each word that names a label.
+
+    Each piece has its share of the same weights.
+    """
+    texts = [texts[0] for texts in question.labels]
+    shown = _shown(question.contents[0])
+    label = question.label
+    if label is None:
+        label = next((index for index, text in enumerate(texts) if text in shown), 0)
+    share = 1 / question.pieces
+    contents = []
+    for content in question.contents:
+        if content.text is None:
+            heat = ((-share / 2, share), (0.0, 0.0))
+            contents.append(ContentWeights(weight=share, heat=heat, fit=Fit.MIDDLE))
+            continue
+        words = tuple(
+            WordWeight(start=start, end=end, weight=share * (content.text[start:end] in texts))
+            for start, end in find_words(content.text)
+        )
+        contents.append(ContentWeights(weight=3 * share, text=content.text, words=words))
+    return Explanation(label=label, score=SURE, contents=tuple(contents))
 
 
 def _masks(question: MasksInput) -> Masks:
