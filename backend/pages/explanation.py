@@ -1,6 +1,6 @@
 """The page of a task: why the model answers as it does.
 
-What carried the answer is drawn over the picture and marked in the text. Beside it are the nearest annotated tasks.
+What carried the answer is drawn over the picture and marked in the text; the nearest annotated tasks follow.
 """
 
 import io

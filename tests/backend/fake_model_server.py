@@ -286,14 +286,14 @@ class FakeModelServer:
             return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())
         if row.kind == BoxesInput.kind:
             return RowResult(output=BOXES.model_dump())
-        if row.kind == ExplanationInput.kind:
-            return RowResult(output=_explanation(ExplanationInput.model_validate(row.input)).model_dump())
         if row.kind in (LabelsInput.kind, EachLabelsInput.kind):
             return RowResult(output=_label_scores(row, url).model_dump(exclude_defaults=True))
         return RowResult(output=_silent(row).model_dump())
 
 
 def _silent(row: PredictRow) -> Contract:
+    if row.kind == ExplanationInput.kind:
+        return _explanation(ExplanationInput.model_validate(row.input))
     if row.kind == EachRatingInput.kind:
         return EachEstimate(answers=(Estimate(),) * len(row.input["contents"]))
     return SILENT[row.kind]
