@@ -1,8 +1,8 @@
 """Explanations: the time of one beside that of a prediction of the same picture or text.
 
-Pictures are photographs, explained by a ViT-B-32 with random weights; with --quick by the demo's small model. Texts
-have 12 words, read by MiniLM. Each picture and text is new, so that nothing is remembered. One client; an explanation has
-the priority of bulk runs, in the pieces in which Lorabel asks for it.
+Pictures are photographs, explained by a ViT-B-32 with random weights; with --quick by the demo's small model.
+Texts have 12 words, read by MiniLM. Each picture and text is new, so that nothing is remembered. One client; an
+explanation has the priority of bulk runs, in the pieces in which Lorabel asks for it.
 """
 
 import itertools
