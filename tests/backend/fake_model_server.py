@@ -312,6 +312,8 @@ def _explanation(question: ExplanationInput) -> Explanation:
     Each piece has its share of the same weights.
     """
     texts = [texts[0] for texts in question.labels]
+    if not texts:
+        return Explanation(label=None, score=4.0, contents=(ContentWeights(),) * len(question.contents))
     shown = _shown(question.contents[0])
     label = question.label
     if label is None:

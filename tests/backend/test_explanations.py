@@ -50,7 +50,7 @@ def test_each_control_tag_is_explained_or_has_a_reason(client: FlaskClient, both
     assert (text["text"], text["share"]) == (both["text"], 0.75)
     assert {"start": 2, "end": 6, "word": "blue", "weight": 1.0} in text["words"]
     assert tags["box"]["reason"] == "answers of boxes are not explained"
-    assert tags["stars"]["reason"]
+    assert (tags["stars"]["label"], tags["stars"]["score"], tags["stars"]["labels"]) == (None, 4.0, [])
 
 
 def test_another_label_is_explained(client: FlaskClient, both: dict[str, Any]) -> None:
@@ -94,6 +94,16 @@ def test_a_failing_model_server_is_the_reason(
     assert response.status_code == 200
     assert all(tag["reason"] for tag in response.json["control_tags"])
     assert "Not explained" in text_of(get(client, f"{TASKS}/5"))
+
+
+@pytest.mark.parametrize("output", [{"label": 7, "score": 0.5, "contents": []}, {"label": 0}, None])
+def test_an_answer_that_makes_no_sense_is_a_reason(
+    client: FlaskClient, both: dict[str, Any], model_server: FakeModelServer, output: Any
+) -> None:
+    model_server.outputs["data:"] = output
+    response = client.get(TASK.format(5))
+    assert response.status_code == 200
+    assert "makes no sense" in by_tag(response.json)["label"]["reason"]
 
 
 @pytest.mark.usefixtures("both")
