@@ -1,8 +1,10 @@
-"""The page of a task: why the model answers as it does, drawn over the picture, marked in the text, and the nearest
-annotated tasks."""
+"""The page of a task: why the model answers as it does.
+
+What carried the answer is drawn over the picture and marked in the text; the nearest annotated tasks follow.
+"""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 

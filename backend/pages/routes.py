@@ -18,6 +18,7 @@ from backend.pages import (
     cells,
     comparison,
     connect_routes,
+    explanation,
     forget,
     home,
     project,
@@ -150,6 +151,22 @@ def show_tasks(project_id: int) -> str:
     """Show the tasks that are searched for, or worth a look."""
     view = tasks.read_tasks(services(), project_id)
     return render_template("tasks.html", view=view, names=tasks.NAMES)
+
+
+@blueprint.get(f"{PROJECT}/tasks/{NUMBER}task_id>")
+def show_task(project_id: int, task_id: int) -> str:
+    """Show why the model answers about a task as it does."""
+    view = explanation.read_page(services(), project_id, task_id)
+    return render_template("explanation.html", view=view)
+
+
+@blueprint.get(f"{PROJECT}/tasks/{NUMBER}task_id>/pictures/{NUMBER}number>")
+def show_picture(project_id: int, task_id: int, number: int) -> Response:
+    """A picture of a task as its page shows it; the first is 0."""
+    picture = explanation.read_picture(services(), project_id, task_id, number)
+    answer = Response(picture, content_type="image/jpeg")
+    answer.headers["Cache-Control"] = f"private, max-age={THUMBNAIL_S}"
+    return answer
 
 
 @blueprint.get(f"{PROJECT}/tasks/{NUMBER}task_id>/thumbnail")

@@ -136,6 +136,18 @@ def _object_tags(project: Project) -> list[ObjectTag]:
     return [tag for tag in tags if tag.tag in MODALITIES]
 
 
+def picture_urls(project: Project, data: dict[str, Any]) -> list[str]:
+    """The addresses of a task's pictures, as in its data, in the order of the label config."""
+    urls = []
+    for tag in _object_tags(project):
+        try:
+            contents = optional_contents(tag, data)
+        except UnreadableError:
+            continue
+        urls += [each.media.url for each in contents if each.media and each.modality == Modality.IMAGE]
+    return urls
+
+
 def _preview(tags: Iterable[ObjectTag], data: dict[str, Any]) -> Preview:
     texts, picture_url = [], None
     for tag in tags:

@@ -39,21 +39,22 @@ class Thumbnails:
 
     def __init__(self, settings: Settings, authorizations: Authorizations) -> None:
         self._settings, self._authorizations = settings, authorizations
-        self._kept: LRUCache[tuple[int, bytes], bytes] = LRUCache(KEPT_BYTES, getsizeof=len)
+        self._kept: LRUCache[tuple[int, int, bytes], bytes] = LRUCache(KEPT_BYTES, getsizeof=len)
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(MOST_AT_ONCE)
 
-    def get(self, project: Project, url: str) -> bytes:
+    def get(self, project: Project, url: str, side_px: int = SIDE_PX) -> bytes:
         """The JPEG of a picture.
 
         Args:
             url: as in the task's data.
+            side_px: most pixels of the longer side.
 
         Raises:
             UnreadableError: the picture cannot be fetched or read, or too many others are being made.
         """
         # A data URL may have many MB.
-        key = (project.id, hashlib.sha256(url.encode(errors="surrogatepass")).digest())
+        key = (project.id, side_px, hashlib.sha256(url.encode(errors="surrogatepass")).digest())
         with self._lock:
             kept = self._kept.get(key)
         if kept is not None:
@@ -61,7 +62,7 @@ class Thumbnails:
         if not self._slots.acquire(timeout=WAIT_S):
             raise UnreadableError("too many other pictures are being read", is_permanent=False)
         try:
-            thumbnail = self._make(project, url)
+            thumbnail = self._make(project, url, side_px)
         finally:
             self._slots.release()
         with self._lock:
@@ -82,15 +83,15 @@ class Thumbnails:
         }
         return Fetcher(self._settings.model_copy(update=limits))
 
-    def _make(self, project: Project, url: str) -> bytes:
+    def _make(self, project: Project, url: str, side_px: int) -> bytes:
         resolve = self._authorizations.resolver(project, self._settings)
         data = self._fetcher.fetch(resolve(MediaRef(url=url)))
         memory = decode_memory(min(self._settings.media_decode_mb, MOST_DECODE_MB))
         with (
             deadline(time.monotonic() + DECODE_S),
-            decoded_image(data, self._settings.media_max_megapixels, SIDE_PX, memory) as picture,
+            decoded_image(data, self._settings.media_max_megapixels, side_px, memory) as picture,
         ):
-            picture.thumbnail((SIDE_PX, SIDE_PX))
+            picture.thumbnail((side_px, side_px))
             written = io.BytesIO()
             picture.save(written, "JPEG", quality=JPEG_QUALITY)
             return written.getvalue()

@@ -131,7 +131,7 @@ def _explain(
         for piece in ExplanationInput.of(contract, wanted, PIECES)
     ]
     try:
-        answer = _joined(requests.send(caller, rows, LATE))
+        answer = _joined(requests.send(caller, rows, LATE), len(contents), len(labels))
     except (ModelServerError, UnreadableError) as error:
         return replace(unexplained, reason=cut(str(error)))
     explained = zip(contents, answer.contents, _shares(answer.contents), strict=True)
@@ -143,8 +143,12 @@ def _explain(
     )
 
 
-def _joined(answers: Sequence[Output | Unreadable]) -> Explanation:
+def _joined(answers: Sequence[Output | Unreadable], contents: int, labels: int) -> Explanation:
     """The pieces together.
+
+    Args:
+        contents: of the question.
+        labels: likewise.
 
     Raises:
         UnreadableError: a piece has no answer, or one that makes no sense.
@@ -153,7 +157,10 @@ def _joined(answers: Sequence[Output | Unreadable]) -> Explanation:
         if isinstance(answer, Unreadable):
             raise UnreadableError(answer.reason, is_permanent=answer.is_permanent)
     try:
-        return Explanation.joined([Explanation.model_validate(answer) for answer in answers])
+        joined = Explanation.joined([Explanation.model_validate(answer) for answer in answers])
+        if len(joined.contents) != contents or (joined.label is not None and not 0 <= joined.label < labels):
+            raise ValueError(f"label {joined.label}, {len(joined.contents)} contents")
+        return joined
     except (ValidationError, ValueError) as error:
         log.error("the model server's explanation makes no sense: %s", error)
         raise UnreadableError("the model server's explanation makes no sense", is_permanent=False) from error

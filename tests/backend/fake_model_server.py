@@ -31,6 +31,7 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
+from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput, Fit, WordWeight
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import (
     BoxFeaturesInput,
@@ -291,6 +292,8 @@ class FakeModelServer:
 
 
 def _silent(row: PredictRow) -> Contract:
+    if row.kind == ExplanationInput.kind:
+        return _explanation(ExplanationInput.model_validate(row.input))
     if row.kind == EachRatingInput.kind:
         return EachEstimate(answers=(Estimate(),) * len(row.input["contents"]))
     return SILENT[row.kind]
@@ -301,6 +304,33 @@ def _label_scores(row: PredictRow, url: str) -> LabelScores | EachLabelScores:
     if row.kind == LabelsInput.kind:
         return scores
     return EachLabelScores(answers=(scores,) * len(row.input["contents"]))
+
+
+def _explanation(question: ExplanationInput) -> Explanation:
+    """The upper right of each picture speaks for the answer, and each word that names a label.
+
+    Each piece has its share of the same weights.
+    """
+    texts = [texts[0] for texts in question.labels]
+    if not texts:
+        return Explanation(label=None, score=4.0, contents=(ContentWeights(),) * len(question.contents))
+    shown = _shown(question.contents[0])
+    label = question.label
+    if label is None:
+        label = next((index for index, text in enumerate(texts) if text in shown), 0)
+    share = 1 / question.pieces
+    contents = []
+    for content in question.contents:
+        if content.text is None:
+            heat = ((-share / 2, share), (0.0, 0.0))
+            contents.append(ContentWeights(weight=share, heat=heat, fit=Fit.MIDDLE))
+            continue
+        words = tuple(
+            WordWeight(start=start, end=end, weight=share * (content.text[start:end] in texts))
+            for start, end in find_words(content.text)
+        )
+        contents.append(ContentWeights(weight=3 * share, text=content.text, words=words))
+    return Explanation(label=label, score=SURE, contents=tuple(contents))
 
 
 def _masks(question: MasksInput) -> Masks:

@@ -64,6 +64,7 @@ REQUESTS = [
     ("get", "/api/v1/events", None),
     ("get", "/api/v1/projects/1/search?q=red", None),
     ("get", "/api/v1/projects/1/search", None),
+    ("get", "/api/v1/projects/1/tasks/1/explanation?label=red", None),
     ("get", "/api/v1/projects/2/search?task=1", None),
     ("post", "/api/v1/projects/1/train", None),
     ("post", "/api/v1/projects/1/preannotate", {"task_ids": [1]}),
@@ -94,6 +95,7 @@ def test_answers_fit_their_description(
     answer = client.open(path, method=method.upper(), json=body)
     assert answer.status_code != 500
     template = re.sub(r"/projects/\d", "/projects/{project_id}", path).replace("/v0", "/{version}")
+    template = template.replace("/tasks/1/", "/tasks/{task_id}/")
     template = template.replace("/preannotations/1", "/preannotations/{run_id}").replace(
         "/acceptances/1", "/acceptances/{acceptance_id}"
     )

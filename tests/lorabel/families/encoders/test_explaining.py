@@ -53,11 +53,11 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 COLOUR_LABELS = [f"a {colour} object" for colour in COLOURS]
 # Small things only: of a large one, something is left whatever is removed.
-PICTURES = tuple(islice((each for each in random_pictures(5) if each.size == "small"), 6))
+PICTURES = tuple(islice((each for each in random_pictures(5) if each.size == "small"), 4))
 SENTENCES = (
-    ("Yesterday our neighbour showed us the {} that she had bought", ("dog", "cat", "horse"), "an animal"),
-    ("There was a {} behind the old house in the morning", ("truck", "tractor", "bus"), "a vehicle"),
-    ("He asked whether the {} on the table was for everybody", ("soup", "bread", "cheese"), "food"),
+    ("Yesterday our neighbour showed us the {} that she had bought", ("dog", "horse"), "an animal"),
+    ("There was a {} behind the old house in the morning", ("truck", "bus"), "a vehicle"),
+    ("He asked whether the {} on the table was for everybody", ("soup", "bread"), "food"),
 )
 TEXT_LABELS = ("an animal", "a vehicle", "food")
 BINS = {"red": 0, "blue": 1}

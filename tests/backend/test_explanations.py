@@ -1,0 +1,144 @@
+"""Explanations over REST and on the page of a task; the fake model server says what carried an answer."""
+
+import io
+import re
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from backend.services import Services
+from lorabel.database import projects
+from lorabel.inference.messages import Priority
+from tests.backend import page_history
+from tests.backend.fake_model_server import FakeModelServer
+from tests.backend.test_page_tasks import TASKS, annotate, picture_url
+from tests.backend.test_pages import get, text_of
+from tests.lorabel.fake_label_studio import FakeLabelStudio
+
+TASK = "/api/v1/projects/1/tasks/{}/explanation"
+BOTH = """<View><Image name="image" value="$image"/><Text name="text" value="$text"/>
+<Choices name="label" toName="image"><Choice value="red"/><Choice value="blue"/></Choices>
+<Rating name="stars" toName="image"/>
+<RectangleLabels name="box" toName="image"><Label value="red"/></RectangleLabels></View>"""
+
+
+@pytest.fixture
+def both(services: Services) -> dict[str, Any]:
+    """A task with a picture and a text, and the data that it has."""
+    projects.upsert(services.store, 1, label_config=BOTH, hostname=page_history.ADDRESS)
+    data = {"image": picture_url(800, 400), "text": "a blue <b>pump</b>"}
+    annotate(services, 1, 5, "blue", task_data=data)
+    return data
+
+
+def by_tag(answer: Any) -> dict[str, Any]:
+    return {tag["control_tag"]: tag for tag in answer["control_tags"]}
+
+
+def test_each_control_tag_is_explained_or_has_a_reason(client: FlaskClient, both: dict[str, Any]) -> None:
+    response = client.get(TASK.format(5))
+    assert response.status_code == 200
+    tags = by_tag(response.json)
+    label = tags["label"]
+    assert (label["label"], label["labels"], label["reason"]) == ("red", ["red", "blue"], None)
+    picture, text = label["contents"]
+    assert (picture["modality"], picture["share"], picture["fit"]) == ("image", 0.25, "middle")
+    assert picture["url"] == (both["image"] if len(both["image"]) <= 2000 else None)
+    assert picture["heat"] == [[-0.5, 1.0], [0.0, 0.0]]
+    assert (text["text"], text["share"]) == (both["text"], 0.75)
+    assert {"start": 2, "end": 6, "word": "blue", "weight": 1.0} in text["words"]
+    assert tags["box"]["reason"] == "answers of boxes are not explained"
+    assert (tags["stars"]["label"], tags["stars"]["score"], tags["stars"]["labels"]) == (None, 4.0, [])
+
+
+def test_another_label_is_explained(client: FlaskClient, both: dict[str, Any]) -> None:
+    assert by_tag(client.get(f"{TASK.format(5)}?label=blue").json)["label"]["label"] == "blue"
+    assert by_tag(client.get(f"{TASK.format(5)}?label=green").json)["label"]["label"] == "red"
+
+
+def test_predictions_go_between_the_pieces_of_an_explanation(
+    client: FlaskClient, both: dict[str, Any], model_server: FakeModelServer
+) -> None:
+    client.get(TASK.format(5))
+    asked = [request for request in model_server.requests if request.rows[0].kind == "explanation"]
+    assert asked and all(request.priority == Priority.BULK for request in asked)
+    assert {row.input["pieces"] for request in asked for row in request.rows} == {8}
+
+
+def test_the_nearest_annotated_tasks_are_beside_it(
+    client: FlaskClient, services: Services, label_studio: FakeLabelStudio
+) -> None:
+    for annotation_id, task_id, label in ((1, 1, "blue"), (2, 3, "blue"), (3, 3, "red")):
+        annotate(services, annotation_id, task_id, label)
+    answer = client.get(TASK.format(2)).json
+    assert [(near["task_id"], near["labels"]) for near in answer["nearest"]] == [
+        (1, {"label": ["blue"]}),
+        (3, {"label": ["red"]}),
+    ]
+    assert answer["nearest"][0]["url"] == f"{label_studio.url}/projects/1/data?task=1"
+    assert answer["nearest_reason"] is None
+
+
+def test_a_task_is_explained_although_nothing_is_like_it(client: FlaskClient, both: dict[str, Any]) -> None:
+    answer = client.get(TASK.format(5)).json
+    assert answer["nearest"] == [] and answer["nearest_reason"]
+
+
+def test_a_failing_model_server_is_the_reason(
+    client: FlaskClient, both: dict[str, Any], model_server: FakeModelServer
+) -> None:
+    model_server.status = 500
+    response = client.get(TASK.format(5))
+    assert response.status_code == 200
+    assert all(tag["reason"] for tag in response.json["control_tags"])
+    assert "Not explained" in text_of(get(client, f"{TASKS}/5"))
+
+
+@pytest.mark.parametrize("output", [{"label": 7, "score": 0.5, "contents": []}, {"label": 0}, None])
+def test_an_answer_that_makes_no_sense_is_a_reason(
+    client: FlaskClient, both: dict[str, Any], model_server: FakeModelServer, output: Any
+) -> None:
+    model_server.outputs["data:"] = output
+    response = client.get(TASK.format(5))
+    assert response.status_code == 200
+    assert "makes no sense" in by_tag(response.json)["label"]["reason"]
+
+
+@pytest.mark.usefixtures("both")
+def test_an_unknown_task_or_project_is_404(client: FlaskClient) -> None:
+    assert client.get(TASK.format(77)).status_code == 404
+    assert client.get(TASK.format(5).replace("projects/1", "projects/9")).status_code == 404
+    assert client.get(f"{TASKS}/77").status_code == 404
+    assert client.get(f"{TASKS}/5/pictures/1").status_code == 404
+
+
+@pytest.mark.usefixtures("both")
+def test_threads_for_predictions_that_are_all_taken_are_503(client: FlaskClient, services: Services) -> None:
+    while services.prediction_slots.acquire(blocking=False):
+        """Every thread for predictions is taken."""
+    assert client.get(TASK.format(5)).status_code == 503
+
+
+@pytest.mark.usefixtures("both")
+def test_the_page_draws_over_the_picture_and_marks_the_words(client: FlaskClient) -> None:
+    html = get(client, f"{TASKS}/5")
+    # The picture is 800 x 400, shown at 640 x 320; the model sees the square in its middle, in 2 x 2 cells.
+    assert '<svg viewBox="0 0 640 320"' in html
+    rects = re.findall(r'<rect class="(\w+)" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"', html)
+    assert rects == [("against", "160.0", "0.0", "160.0"), ("for", "320.0", "0.0", "160.0")]
+    assert f'<image href="{TASKS}/5/pictures/0"' in html
+    assert "speaks most for the answer is at the" in html
+    assert '<mark class="for strength4">blue</mark>' in html
+    assert "&lt;b&gt;" in html and "<b>pump" not in html
+    assert "style=" not in html
+    assert f'href="{TASKS}/5?label=blue"' in html
+    shown = client.get(f"{TASKS}/5/pictures/0")
+    assert Image.open(io.BytesIO(shown.data)).size == (640, 320)
+    assert 'aria-current="true">blue' in get(client, f"{TASKS}/5?label=blue")
+
+
+def test_the_list_of_tasks_leads_to_the_page(client: FlaskClient, label_studio: FakeLabelStudio) -> None:
+    assert f'href="{TASKS}/2"' in get(client, f"{TASKS}?q=a+red+star")
+    assert "why" in text_of(get(client, f"{TASKS}/2"))
