@@ -155,11 +155,11 @@ def test_an_adapter_is_effective_only_on_its_own_layers(family: DualEncoder, tmp
 
     with lora.adapted(family, rating, tmp_path / "adapter", recipe()) as model:
         assert are_changed() == (True, True)
-        with lora.with_live(model):
+        with lora.with_live(model, tmp_path / "adapter"):
             assert are_changed() == (False, True)
     with lora.adapted(family, rating, None, recipe()) as model:
         assert are_changed() == (True, False)
-        with lora.with_live(model):
+        with lora.with_live(model, None):
             assert are_changed() == (False, False)
     assert are_changed() == (False, False)
 
@@ -195,7 +195,7 @@ def test_a_live_adapter_that_cannot_be_attached_leaves_the_base_model_unchanged(
         save_file({name: weight[:, :1].clone() for name, weight in weights.items()}, folder / WEIGHTS)
     else:
         norm = next(name for name, layer in family.module.named_modules() if isinstance(layer, nn.LayerNorm))
-        save_file({**weights, f"{lora.PREFIX}{norm}{lora.A_WEIGHT}": torch.zeros(4, 8)}, folder / WEIGHTS)
+        save_file({**weights, f"{lora.PREFIX}{norm}.lora_A.weight": torch.zeros(4, 8)}, folder / WEIGHTS)
     with pytest.raises((RuntimeError, ValueError)), lora.adapted(family, QUESTION, folder, recipe()):
         pass
     assert not any("lora" in name for name, _ in family.module.named_modules())
