@@ -50,7 +50,7 @@ BOXES, SERVING = "boxes", "serving"
 # As shares of LEARNING_RATE.
 SHARES = MappingProxyType({"large": LARGE_STEPS, "small": SMALL_STEPS})
 CHOICE_COUNT, BOX_COUNT, SEEDS = 160, 20, 3
-BATCH, ADAPTERS, ROUNDS, RANK, STD = 64, 8, 30, 8, 0.02
+BATCH, ADAPTERS, ROUNDS, RANK, STD = 64, 8, 20, 8, 0.02
 MIXED = "all kinds mixed"
 FIGURES = Path("build/peft_kinds/peft_kinds.json")
 
@@ -187,10 +187,7 @@ def _passes(folder: Path) -> list[Pass]:
     folders = AdapterFolders(folder)
     settings = Settings(models={"dual_encoder": f"local-dir:{MODEL_FOLDER}"}, precision="float32")
     pixels = torch.randn(BATCH, 3, 64, 64)
-    versions: dict[str, list[str]] = {
-        kind: [_write(folders, settings, kind, number, index) for index in range(ADAPTERS)]
-        for number, kind in enumerate(KINDS)
-    }
+    versions = {kind: _write(folders, settings, kind, number) for number, kind in enumerate(KINDS)}
     versions[MIXED] = [versions[KINDS[index % len(KINDS)]][index] for index in range(ADAPTERS)]
     forwards = {name: _forward(settings, folders, names, pixels) for name, names in versions.items()}
     seconds: dict[str, list[float]] = {name: [] for name in forwards}
@@ -203,17 +200,18 @@ def _passes(folder: Path) -> list[Pass]:
     return [Pass(name, of_rounds[1:]) for name, of_rounds in seconds.items()]
 
 
-def _write(folders: AdapterFolders, settings: Settings, kind: str, number: int, index: int) -> str:
-    """Write an adapter whose every weight differs from its beginning."""
+def _write(folders: AdapterFolders, settings: Settings, kind: str, number: int) -> list[str]:
+    """Write adapters whose every weight differs from its beginning. Returns their names."""
     family = load_family(DualEncoder, settings)
     layers = lora.only(name for name in family.lora_layers() if name.startswith("visual."))
     model = get_peft_model(family.module, peft_kinds.new_config(kind, RANK, layers, 40))
-    for weight in model.parameters():
-        if weight.requires_grad:
-            weight.data += STD * torch.randn_like(weight)
-    version = f"p{number * ADAPTERS + index + 1}.v1"
-    folders.write(version, lambda target: model.save_pretrained(target / "label"))
-    return f"{version}/label"
+    versions = [f"p{number * ADAPTERS + index + 1}.v1" for index in range(ADAPTERS)]
+    for version in versions:
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data += STD * torch.randn_like(weight)
+        folders.write(version, lambda target: model.save_pretrained(target / "label"))
+    return [f"{version}/label" for version in versions]
 
 
 def _forward(

@@ -50,7 +50,7 @@ prepared, unreadable = examples.prepare(training_examples, family, lambda media:
 recipe = lora.Recipe(4, 0.05, 200, 16, 200, 0, "float32")
 adapter_folders = AdapterFolders(Path(sys.argv[1]) / "adapters")
 with lora.adapted(family, training_examples[0].question, None, recipe) as model:
-    with lora.with_live(model):
+    with lora.with_live(model, None):
         before = evaluate.score(problem, family, prepared, 8).values["negative_error"]
     lora.fine_tune(family, model, prepared, recipe, lambda progress: None)
     after = evaluate.score(problem, family, prepared, 8).values["negative_error"]

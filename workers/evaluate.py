@@ -10,7 +10,7 @@ from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
-from workers import lora
+from workers.active_adapter import ACTIVE, ActiveAdapter
 from workers.examples import PreparedExample
 
 CACHE_BYTES = 64 * 1024 * 1024
@@ -35,11 +35,11 @@ def split_for_cross_validation(
 
 def predict(family: Family, examples: Sequence[PreparedExample], batch: int) -> list[Any]:
     """The family's outputs with the adapter that PEFT has active, one per example, `batch` examples at a time."""
-    adapters, cache = lora.ActiveAdapter(family.module), FeatureCache({TEXTS: CACHE_BYTES})
+    adapters, cache = ActiveAdapter(family.module), FeatureCache({TEXTS: CACHE_BYTES})
     outputs: list[Any] = []
     for start in range(0, len(examples), batch):
         inputs = [example.model_input for example in examples[start : start + batch]]
-        outputs += family.predict(inputs, [lora.ACTIVE] * len(inputs), adapters, cache)
+        outputs += family.predict(inputs, [ACTIVE] * len(inputs), adapters, cache)
     return outputs
 
 

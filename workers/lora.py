@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from lorabel.adapter_kinds import LORA
-from lorabel.contracts import BatchAdapters, Input
+from lorabel.contracts import Input
 from lorabel.errors import LorabelError
 from lorabel.families.base import Family
 from lorabel.settings import Settings
@@ -28,7 +28,6 @@ from workers import peft_kinds
 from workers.examples import PreparedExample
 
 LIVE = "live"
-ACTIVE = "active"
 PREFIX = "base_model.model."
 CANDIDATE = "default"  # PEFT saves the adapter of this name in the folder itself, where other programs look
 WARMUP_STEPS = 5
@@ -104,43 +103,6 @@ class Batch:
     inputs: Sequence[Any]
     targets: Sequence[Any]
     weights: Sequence[float]
-
-
-class ActiveAdapter(BatchAdapters):
-    """The adapter that PEFT had active in the module when this was made, or none, under the name ACTIVE."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._active = {
-            name: layer
-            for name, layer in module.named_modules()
-            if isinstance(layer, BaseTunerLayer)
-            and not layer.disable_adapters
-            and not set(layer.active_adapters).isdisjoint(layer._get_available_adapters())
-        }
-
-    @contextmanager
-    def use(self, adapters: Sequence[str | None]) -> Iterator[None]:
-        """A context in which all rows are computed with the adapter, or all without it.
-
-        Raises:
-            ValueError: some rows have the adapter and others do not.
-        """
-        if len(set(adapters)) > 1:
-            raise ValueError(f"PEFT computes all rows of a batch with the same adapter, not {adapters!r}")
-        if ACTIVE in adapters:
-            yield
-            return
-        try:
-            for layer in self._active.values():
-                layer.enable_adapters(False)
-            yield
-        finally:
-            for layer in self._active.values():
-                layer.enable_adapters(True)
-
-    def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
-        """Return ACTIVE if the adapter is asked for and changes one of these layers; else None."""
-        return None if adapter is None or self._active.keys().isdisjoint(layers) else ACTIVE
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from lorabel.families.encoders.heads.parts import has_parts
 from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.inference import promotion
 from lorabel.media.fetching import digest
-from workers import lora
+from workers.active_adapter import ACTIVE
 from workers.attempt import Attempt, Candidate
 from workers.services import Services
 
@@ -73,7 +73,7 @@ def keep_features(services: Services, version: ModelVersion, attempts: dict[str,
 
 def _with_adapter(features: Features, adapter: str) -> Features:
     """Features that were computed with the candidate, under the name that its adapter has got."""
-    return features.model_copy(update={"space": features.space.removesuffix(lora.ACTIVE) + adapter})
+    return features.model_copy(update={"space": features.space.removesuffix(ACTIVE) + adapter})
 
 
 def reject(version: ModelVersion, reason: str) -> None:

@@ -37,7 +37,7 @@ def train(source: str, folder: Path, processes: int, **changed: object) -> tuple
     changed_recipe = recipe(**changed)
     with lora.adapted(family, QUESTION, None, changed_recipe) as model:
         loss = launch.fine_tune(settings, family, model, examples(family), changed_recipe, steps.append)
-        model.save_pretrained(folder / "adapter", selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+        lora.save(model, folder / "adapter")
     return loss, steps
 
 
@@ -56,6 +56,20 @@ def test_two_processes_make_the_same_adapter_as_one_process(source: str, tmp_pat
     assert one.keys() == two.keys()
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.scale
+def test_two_processes_give_up_the_ranks_of_adalora_as_one_process(source: str, tmp_path: Path) -> None:
+    changes = {"batch": 7, "steps": 12, "learning_rate": 1e-2, "kind": "adalora"}
+    alone, _ = train(source, tmp_path / "one", 1, **changes)
+    together, _ = train(source, tmp_path / "two", 2, **changes)
+    assert together == pytest.approx(alone, rel=1e-2)
+    ranks = []
+    for name in ("one", "two"):
+        file = load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
+        ranks.append(sum(len(weight) for key, weight in file.items() if key.endswith("lora_A")))
+    layers = sum(key.endswith("lora_A") for key in file)
+    assert ranks[0] == ranks[1] <= 4 * layers, "from rank 6 to rank 4 on average"
 
 
 @pytest.mark.scale

@@ -19,6 +19,7 @@ from lorabel.families.encoders.prepared_input import PreparedContent, PreparedIn
 from lorabel.settings import Settings
 from tests.questions import about_picture
 from workers import lora
+from workers.active_adapter import ACTIVE, ActiveAdapter
 from workers.examples import PreparedExample, TrainingExample
 
 pytestmark = pytest.mark.slow
@@ -147,18 +148,18 @@ def test_an_adapter_is_effective_only_on_its_own_layers(family: DualEncoder, tmp
 
     def are_changed() -> tuple[bool, bool]:
         """Whether the active adapter changes the head, and the text tower."""
-        active = lora.ActiveAdapter(family.module)
-        of_head = active.effective_adapter(lora.ACTIVE, {head})
-        of_tower = active.effective_adapter(lora.ACTIVE, family.tower(Modality.TEXT))
+        active = ActiveAdapter(family.module)
+        of_head = active.effective_adapter(ACTIVE, {head})
+        of_tower = active.effective_adapter(ACTIVE, family.tower(Modality.TEXT))
         return of_head is not None, of_tower is not None
 
     with lora.adapted(family, rating, tmp_path / "adapter", recipe()) as model:
         assert are_changed() == (True, True)
-        with lora.with_live(model):
+        with lora.with_live(model, tmp_path / "adapter"):
             assert are_changed() == (False, True)
     with lora.adapted(family, rating, None, recipe()) as model:
         assert are_changed() == (True, False)
-        with lora.with_live(model):
+        with lora.with_live(model, None):
             assert are_changed() == (False, False)
     assert are_changed() == (False, False)
 
@@ -194,7 +195,7 @@ def test_a_live_adapter_that_cannot_be_attached_leaves_the_base_model_unchanged(
         save_file({name: weight[:, :1].clone() for name, weight in weights.items()}, folder / WEIGHTS)
     else:
         norm = next(name for name, layer in family.module.named_modules() if isinstance(layer, nn.LayerNorm))
-        save_file({**weights, f"{lora.PREFIX}{norm}{lora.A_WEIGHT}": torch.zeros(4, 8)}, folder / WEIGHTS)
+        save_file({**weights, f"{lora.PREFIX}{norm}.lora_A.weight": torch.zeros(4, 8)}, folder / WEIGHTS)
     with pytest.raises((RuntimeError, ValueError)), lora.adapted(family, QUESTION, folder, recipe()):
         pass
     assert not any("lora" in name for name, _ in family.module.named_modules())
@@ -243,14 +244,14 @@ def test_the_active_adapter_is_left_out_where_the_base_model_is_asked_for(
     with lora.adapted(family, QUESTION, None, recipe(**changed)) as model:
         lora.fine_tune(family, model, examples(family), recipe(**changed), lambda progress: None)
         asked = [family.for_features(picture, None)]
-        (both,) = family.predict(asked, [lora.ACTIVE], lora.ActiveAdapter(family.module), FeatureCache({}))
+        (both,) = family.predict(asked, [ACTIVE], ActiveAdapter(family.module), FeatureCache({}))
         assert any(weight.requires_grad for weight in model.parameters()), "training can go on"
         with (
             pytest.raises(ValueError, match="all rows of a batch"),
-            lora.ActiveAdapter(family.module).use(["a", None]),
+            ActiveAdapter(family.module).use(["a", None]),
         ):
             pass
-    (base,) = family.predict(asked, [None], lora.ActiveAdapter(family.module), FeatureCache({}))
+    (base,) = family.predict(asked, [None], ActiveAdapter(family.module), FeatureCache({}))
     assert (base.dim, both.dim) == (32, 64)
     both_rows, base_rows = (np.frombuffer(base64.b64decode(features.float16), "<f2") for features in (both, base))
     np.testing.assert_allclose(both_rows[:32], base_rows, atol=1e-3)

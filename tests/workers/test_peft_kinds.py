@@ -1,8 +1,10 @@
 """Each kind of adapter is trained, saved, gone on from, and exchanged for another kind."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,9 +45,9 @@ def train(family: DualEncoder, kind: str, folder: Path, live: Path | None = None
     return folder
 
 
-def right_share(answers: object) -> float:
+def right_share(answers: Sequence[Any]) -> float:
     """How many of the tasks of `examples` are answered right: they are red, blue, red, blue, ..."""
-    right = [int(torch.tensor(answer.probabilities).argmax()) == i % 2 for i, answer in enumerate(answers)]  # type: ignore[call-overload]
+    right = [int(torch.tensor(answer.probabilities).argmax()) == i % 2 for i, answer in enumerate(answers)]
     return sum(right) / len(right)
 
 
