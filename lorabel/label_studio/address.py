@@ -9,7 +9,8 @@ EXAMPLE = "http://localhost:8080"
 # What follows the address of a Label Studio in the address of one of its pages. `/projects/label-studio` may be
 # the address of a Label Studio behind a proxy.
 PAGE = re.compile(
-    r"(?<!/)/(?:projects/(?P<project>\d+)(?=[/?#]|$)|projects(?=[?#]|$)|user/(?:login|account|signup)(?=[/?#]|$))"
+    r"(?<!/)/(?:projects/(?P<project>\d+)(?=[/?#]|$)|projects(?=/?(?:[?#]|$))"
+    r"|user/(?:login|account|signup)(?=[/?#]|$))"
     r"|/?[?#]"
 )
 
