@@ -9,7 +9,8 @@ EXAMPLE = "http://localhost:8080"
 # What follows the address of a Label Studio in the address of one of its pages. `/projects/label-studio` may be
 # the address of a Label Studio behind a proxy.
 PAGE = re.compile(
-    r"(?<!/)/(?:projects/(?P<project>\d+)(?=[/?#]|$)|projects(?=[?#]|$)|user/(?:login|account|signup)(?=[/?#]|$))"
+    r"(?<!/)/(?:projects/(?P<project>\d+)(?=[/?#]|$)|projects(?=/?(?:[?#]|$))"
+    r"|user/(?:login|account|signup)(?=[/?#]|$))"
     r"|/?[?#]"
 )
 
@@ -50,8 +51,5 @@ def _is_address(text: str) -> bool:
 
 def _without_page(address: str) -> str:
     """The address up to the page, with the option for the page's project if there is one."""
-    page = PAGE.search(address)
-    if page is None:
-        return address
-    project = f" and --project {page['project']}" if page["project"] else ""
-    return f"{address[: page.start()]}{project}"
+    base, project = split_page(address)
+    return base if project is None else f"{base} and --project {project}"

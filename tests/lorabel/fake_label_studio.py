@@ -52,6 +52,7 @@ class FakeLabelStudio:
         last_prediction_id: id of the newest prediction that was imported.
         webhooks: the project's webhooks.
         webhook_fault: why Label Studio refuses a new webhook; None if it takes it.
+        backend_fault: why Label Studio refuses a new backend; None if it takes it.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class FakeLabelStudio:
         self.redirects: dict[str, str] = {}
         self.webhooks: list[dict[str, Any]] = []
         self.webhook_fault: str | None = None
+        self.backend_fault: str | None = None
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
         """Status code and body of the answer to a request; a body that is a string is HTML."""
@@ -95,7 +97,8 @@ class FakeLabelStudio:
         if path.endswith("/import/predictions"):
             return (self.import_statuses.pop(0), {"detail": "no"}) if self.import_statuses else self._import(body)
         if path == "/api/ml/":
-            return 200, self.backends
+            is_refused = method == "POST" and self.backend_fault is not None
+            return (403, {"detail": self.backend_fault}) if is_refused else (200, self.backends)
         if path == "/api/projects/":
             ids = query["ids"][0].split(",") if "ids" in query else ["1"]
             rows = self._projects(ids, query["include"][0].split(","))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from lorabel.database import projects, retention, versions
+from lorabel.database import connecting_files, projects, retention, versions
 from lorabel.database.store import Store
 from lorabel.database.tables import (
     BulkRun,
@@ -211,6 +211,16 @@ def test_after_a_kill_between_row_and_folder_the_next_pruning_removes_the_folder
         versions.get(session, 1, 1).adapters_removed_at = now()
     pruning.prune(services)
     assert not folder.exists()
+
+
+def test_what_was_found_while_projects_were_connected_is_removed_after_an_hour(services: Services) -> None:
+    folder = connecting_files.folder_of(services.settings)
+    folder.mkdir(parents=True)
+    for name, age_s in (("old", 3700), ("young", 3500)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    pruning.prune(services)
+    assert [path.name for path in folder.iterdir()] == ["young"]
 
 
 def test_leftovers_are_removed_and_no_number_is_used_again(services: Services, store: Store) -> None:

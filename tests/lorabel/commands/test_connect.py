@@ -11,6 +11,7 @@ from lorabel.commands.connect import Outcome, connect
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.database.tables import UnreadableTask
+from lorabel.errors import LabelStudioError
 from lorabel.settings import Settings
 from tests.lorabel.commands.conftest import CommandResult, RunLorabel
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
@@ -69,6 +70,30 @@ def test_the_end_of_a_successful_connect_leads_to_the_tasks(
     assert (first.exit_status, second.exit_status) == (0, 0), first.output + first.errors + second.output
     assert first.output.splitlines()[-1] == f"connected; {tasks}"
     assert second.output.splitlines()[-1] == f"connected already, nothing was changed; {tasks}"
+
+
+def test_a_label_studio_that_is_too_old_is_refused_by_its_version(
+    connectable: FakeLabelStudio, settings: Settings
+) -> None:
+    connectable.version = {"release": "1.17.9.post1"}
+    with pytest.raises(LabelStudioError, match=r"is version 1.17.9.post1, expected 1.18 or newer: update"):
+        connect(settings, connectable.url, PERSONAL_TOKEN, LabelStudioId(1))
+    for release in ("1.18.0", "2.30.0-1", "develop"):
+        connectable.version = {"release": release}
+        assert connect(settings, connectable.url, PERSONAL_TOKEN, LabelStudioId(1)).is_complete
+
+
+def test_a_user_who_may_not_change_the_project_is_not_told_to_start_the_backend(
+    connectable: FakeLabelStudio, settings: Settings
+) -> None:
+    connectable.backends = []
+    connectable.backend_fault = "You do not have permission to perform this action."
+    with pytest.raises(LabelStudioError, match="may not change this project: take a token of somebody") as refusal:
+        connect(settings, connectable.url, PERSONAL_TOKEN, LabelStudioId(1))
+    assert "lorabel up" not in str(refusal.value)
+    connectable.backend_fault = "URL resolves to a reserved network address"
+    with pytest.raises(LabelStudioError, match="refuses backends at private addresses"):
+        connect(settings, connectable.url, PERSONAL_TOKEN, LabelStudioId(1))
 
 
 def test_steps_that_only_check_something_are_ok(lorabel: RunLorabel, connectable: FakeLabelStudio) -> None:
