@@ -1,5 +1,6 @@
 """What is kept of an evaluation: which tasks, for how many versions, and with what masked."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,8 +64,8 @@ def test_of_a_large_evaluation_the_same_tasks_are_kept_for_every_version(
 
 
 def test_what_is_personal_is_masked(services: Services) -> None:
-    services.redactor = Redactor(["email"], {})
-    _, (row,) = made(services, 1, range(1, 2))
+    masking = replace(services, redactor=Redactor(["email"], {}))
+    _, (row,) = made(masking, 1, range(1, 2))
     assert row.result is not None and row.live_result is not None
     assert row.result[0]["value"]["choices"] == ["mail xxxx@xxxxxxx.xxx"]
     assert (row.value, row.live_value) == (1.0, 0.0)
