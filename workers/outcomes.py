@@ -90,5 +90,5 @@ def _result(problem: Problem, output: Any, data: TaskData, body: RedactedBody) -
         log.warning("an answer of %r is not kept: %s", problem.from_name, error)
         return None
     kept = [{key: value for key, value in region.items() if key not in ("id", "score")} for region in regions]
-    masked = body.of({"data": data, "predictions": [{"result": kept}]})["predictions"][0]["result"]
+    masked: list[Any] = body.of({"data": data, "predictions": [{"result": kept}]})["predictions"][0]["result"]
     return masked if len(json.dumps(masked)) <= LONGEST_RESULT else None

@@ -50,7 +50,8 @@ def show(context: ConnectedContext, acceptance: Acceptance) -> int:
 
 def _show_page(context: ConnectedContext, acceptance: Acceptance, rows: Sequence[AcceptedTask]) -> int:
     tasks = _tasks_of(context, rows)
-    states, new = {}, []
+    states: dict[int, AcceptedState] = {}
+    new: list[NewPrediction] = []
     for row in rows:
         task, name = tasks.get(row.task_id), name_of(acceptance, is_sampled=row.is_sampled)
         if task is None:

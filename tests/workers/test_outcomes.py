@@ -1,5 +1,6 @@
 """What is kept of an evaluation: which tasks, for how many versions, and with what masked."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from lorabel.database.tables import Annotation, DeletedTask, ModelVersion, TaskO
 from lorabel.evaluation.metrics import Metrics
 from lorabel.redaction import Redactor
 from lorabel.settings import Settings
+from lorabel.text_contracts import TextTarget, WrittenText
 from tests.workers.kept_data import version
 from workers import outcomes
 from workers.acceptance import JudgedTask, Judgement
@@ -23,8 +25,9 @@ from workers.services import Services
 PROJECT = 1
 CONFIG = (
     '<View><Text name="text" value="$text"/><Choices name="label" toName="text">'
-    '<Choice value="order"/><Choice value="mail anna@example.com"/></Choices></View>'
+    '<Choice value="order"/><Choice value="invoice"/></Choices></View>'
 )
+WRITTEN = '<View><Text name="text" value="$text"/><TextArea name="label" toName="text"/></View>'
 SCORES = (LabelScores(probabilities=(0.9, 0.1)), LabelScores(probabilities=(0.2, 0.8)))
 
 
@@ -63,11 +66,18 @@ def test_of_a_large_evaluation_the_same_tasks_are_kept_for_every_version(
 
 
 def test_what_is_personal_is_masked(services: Services) -> None:
-    services.redactor = Redactor(["email"], {})
-    _, (row,) = made(services, 1, range(1, 2))
+    projects.upsert(services.store, PROJECT, label_config=WRITTEN)
+    masking = replace(services, redactor=Redactor(["email"], {}))
+    right, wrong = (WrittenText(text=text, probability=0.9) for text in ("to anna@example.com", "to nobody"))
+    tested = [JudgedTask(1, TextTarget(text="to anna@example.com"), right, wrong)]
+    metrics = Metrics("rouge_l", {"rouge_l": 1.0})
+    attempts = {"label": Attempt(None, {}, judgement=Judgement(True, "better", metrics, metrics, tested=tested))}
+    with services.store.read() as session:
+        project = projects.get(session, PROJECT)
+    (row,) = make_outcomes(masking, project, version(1, [], 0, "live"), attempts, Selection([]))
     assert row.result is not None and row.live_result is not None
-    assert row.result[0]["value"]["choices"] == ["mail xxxx@xxxxxxx.xxx"]
-    assert (row.value, row.live_value) == (1.0, 0.0)
+    assert row.result[0]["value"]["text"] == ["to xxxx@xxxxxxx.xxx"]
+    assert row.value == 1.0 and row.live_value is not None and row.live_value < 1.0
     assert "score" not in row.result[0] and "id" not in row.result[0]
 
 
