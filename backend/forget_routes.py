@@ -48,7 +48,7 @@ class ForgetRecord(Record):
 
 
 @blueprint.post(f"{PROJECT}/forget")
-def forget(project_id: int) -> tuple[dict[str, Any], int]:
+def forget(project_id: int) -> dict[str, Any]:
     """Delete what is kept of a project, a task or an annotator, as `lorabel forget` does, by a job; or say what
     would be deleted."""
     body = http_bodies.parse(Forget, read_body() or b"{}")
@@ -63,4 +63,4 @@ def forget(project_id: int) -> tuple[dict[str, Any], int]:
         left=plan.left,
         is_queued=body.confirm,
     )
-    return as_json(record), 202 if body.confirm else 200
+    return as_json(record)

@@ -12,7 +12,15 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import acceptance_routes, bulk_run_responses, group_routes, http_bodies, rest_responses, rule_routes
+from backend import (
+    acceptance_routes,
+    bulk_run_responses,
+    forget_routes,
+    group_routes,
+    http_bodies,
+    rest_responses,
+    rule_routes,
+)
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
@@ -206,6 +214,14 @@ OPERATIONS = (
         acceptance_routes.AcceptanceRecord,
         status=202,
         errors=(404, 409),
+    ),
+    Operation(
+        "post",
+        f"{PROJECT}/forget",
+        "Delete what is kept of a task, an annotator or the project, or say what would be deleted.",
+        forget_routes.ForgetRecord,
+        forget_routes.Forget,
+        errors=(400, 404, 409, 413),
     ),
     Operation(
         "get",
