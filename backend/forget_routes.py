@@ -28,6 +28,7 @@ class Forget(Body):
 
     @model_validator(mode="after")
     def check_subject(self) -> "Forget":
+        """Raise ValueError if the fields do not go together."""
         if self.task_id is not None and self.annotator_id is not None:
             raise ValueError("give task_id or annotator_id, not both")
         if self.retrain and self.task_id is None and self.annotator_id is None:
