@@ -28,6 +28,7 @@ class Forget(Body):
 
     @model_validator(mode="after")
     def check_subject(self) -> "Forget":
+        """Raise ValueError if the fields do not go together."""
         if self.task_id is not None and self.annotator_id is not None:
             raise ValueError("give task_id or annotator_id, not both")
         if self.retrain and self.task_id is None and self.annotator_id is None:
@@ -48,7 +49,7 @@ class ForgetRecord(Record):
 
 
 @blueprint.post(f"{PROJECT}/forget")
-def forget(project_id: int) -> tuple[dict[str, Any], int]:
+def forget(project_id: int) -> dict[str, Any]:
     """Delete what is kept of a project, a task or an annotator, as `lorabel forget` does, by a job; or say what
     would be deleted."""
     body = http_bodies.parse(Forget, read_body() or b"{}")
@@ -63,4 +64,4 @@ def forget(project_id: int) -> tuple[dict[str, Any], int]:
         left=plan.left,
         is_queued=body.confirm,
     )
-    return as_json(record), 202 if body.confirm else 200
+    return as_json(record)

@@ -17,6 +17,7 @@ from backend import (
     bulk_run_responses,
     comparison_routes,
     explanation_routes,
+    forget_routes,
     group_routes,
     http_bodies,
     rest_responses,
@@ -227,6 +228,14 @@ OPERATIONS = (
         acceptance_routes.AcceptanceRecord,
         status=202,
         errors=(404, 409),
+    ),
+    Operation(
+        "post",
+        f"{PROJECT}/forget",
+        "Delete what is kept of a task, an annotator or the project, or say what would be deleted.",
+        forget_routes.ForgetRecord,
+        forget_routes.Forget,
+        errors=(400, 404, 409, 413),
     ),
     Operation(
         "get",

@@ -17,6 +17,7 @@ from workers.acceptance import judge, tested_tasks
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.beside_head import make_candidate_beside_head
 from workers.calibration import calibrate
+from workers.privacy_budget import PrivacyError
 from workers.reading import Limits, Reading, read
 from workers.services import Services
 from workers.spoken_words import with_spoken_words
@@ -52,9 +53,12 @@ def make_candidate(
         if not train or (context.needs_new and context.live is not None and not new.prepared):
             return Attempt(None, skipped, left)
         if settings.dp_epsilon is not None:
-            recipe = private_training.prepare(
-                services, context.project_id, problem.from_name, recipe, train, is_partial=bool(left)
-            )
+            try:
+                recipe = private_training.prepare(
+                    services, context.project_id, problem.from_name, recipe, train, is_partial=bool(left)
+                )
+            except PrivacyError as error:
+                return Attempt(None, skipped, left, decision=str(error))
         is_enough = len(held_out) >= settings.evaluate_min_tasks
         splits = [] if is_enough else evaluate.split_for_cross_validation(train)
         cross_validated = [example for _, tested in splits for example in tested]

@@ -48,7 +48,6 @@ from workers.candidate import make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
 from workers.outcomes import make_outcomes
-from workers.privacy_budget import PrivacyError
 from workers.reconcile import reconcile
 from workers.selection import Selection, select_annotations
 from workers.services import Services
@@ -193,10 +192,7 @@ def _train_problem(
             report(progress)
             tracker.report(progress)
 
-        try:
-            attempt = make_candidate(services, problem, family, plan, context, recipe, folder, report_step)
-        except PrivacyError as error:
-            return Attempt(None, plan.skipped, decision=str(error))
+        attempt = make_candidate(services, problem, family, plan, context, recipe, folder, report_step)
         if attempt.judgement is not None:
             tracker.conclude(attempt.judgement, folder if attempt.candidate is not None else None)
     return attempt
