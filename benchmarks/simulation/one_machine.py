@@ -1,8 +1,8 @@
 """The check of the simulation: one machine, loaded by clients without pauses, against what was measured on it.
 
 Three kinds of figures set it up, none of them the throughput of several clients: how fast forward passes are
-alone, what a task costs outside the model (decision 48 measured the version that the benchmark is of), and how long
-one client waits. What it then says for more clients, and for requests of many tasks, is compared with the benchmark.
+alone, what a task costs outside the model (decision 48 measured the version that the benchmark is of), and how
+long one client waits. What it then says for more clients, and for requests of many tasks, is compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
