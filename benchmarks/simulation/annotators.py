@@ -16,6 +16,7 @@ from typing import Any
 import simpy
 
 from benchmarks.simulation.site import SimulatedProject, Site
+from benchmarks.simulation.stations import Steps
 
 RECORDINGS = Path(__file__).parents[2] / "tests" / "data" / "recordings"
 HOURS = 24
@@ -89,14 +90,14 @@ def begin(env: simpy.Environment, site: Site, work: Work, at_work: int, seed: in
     return [project for project in projects if project.id in worked_in]
 
 
-def _annotate(  # type: ignore[no-untyped-def] # a generator of SimPy's events
+def _annotate(
     env: simpy.Environment,
     site: Site,
     project: SimulatedProject,
     lead_times: Sequence[float],
     scale: float,
     chance: random.Random,
-):
+) -> Steps:
     yield env.timeout(chance.random() * sum(lead_times) / len(lead_times) * scale)
     while True:
         yield from site.predict(project)

@@ -1,8 +1,8 @@
 """The check of the simulation: one machine, loaded by clients without pauses, against what was measured on it.
 
 Three kinds of figures set it up, none of them the throughput of several clients: how fast forward passes are
-alone, what a task costs outside the model (decision 48 measured the version that the benchmark is of), and how long
-one client waits. What it then says for more clients, and for requests of many tasks, is compared with the benchmark.
+alone, what a task costs outside the model (decision 48 measured the version that the benchmark is of), and how
+long one client waits. What it then says for more clients, and for requests of many tasks, is compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import simpy
 from simpy.events import Event
 
-from benchmarks.simulation.stations import Station
+from benchmarks.simulation.stations import Station, Steps
 
 SIMULATED_S = 60.0
 MAX_BATCH = 64
@@ -78,7 +78,7 @@ def simulate(machine: OneMachine, clients: int, tasks: int, seconds: float = SIM
     wake = [env.event()]
     other_s = machine.one_other_s if tasks == 1 else machine.many_other_s
 
-    def client():  # type: ignore[no-untyped-def]
+    def client() -> Steps:
         while True:
             began_s = env.now
             yield env.timeout(machine.alone_s)
@@ -90,7 +90,7 @@ def simulate(machine: OneMachine, clients: int, tasks: int, seconds: float = SIM
             yield env.all_of(rows)
             latencies.append(env.now - began_s)
 
-    def device():  # type: ignore[no-untyped-def]
+    def device() -> Steps:
         while True:
             if not waiting:
                 wake[0] = env.event()

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from simpy.events import Event
 from torch import nn
 
 from benchmarks.simulation.costs import Costs
-from benchmarks.simulation.stations import Station
+from benchmarks.simulation.stations import Station, Steps
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import Family
 from lorabel.inference.messages import Priority
@@ -62,6 +62,7 @@ class SimulatedBank(AdapterBank):
         return self._adapter
 
 
+Answer = Generator[Event, Any, tuple[bool, bool]]
 SLOT_BYTES = 2 * torch.float32.itemsize
 
 
@@ -108,7 +109,7 @@ class SimulatedReplica:
         self._queue: FairQueue[SimulatedRow] = FairQueue()
         self._is_computing = False
 
-    def answer(self, project: int, adapter: str | None, tasks: Sequence[int], priority: Priority):  # type: ignore[no-untyped-def]
+    def answer(self, project: int, adapter: str | None, tasks: Sequence[int], priority: Priority) -> Answer:
         """Answer a request for tasks of a project. A generator of SimPy's events.
 
         Returns:
@@ -147,7 +148,7 @@ class SimulatedReplica:
             self._is_computing = True
             self.env.process(self._run_device())
 
-    def _run_device(self):  # type: ignore[no-untyped-def] # a generator of SimPy's events
+    def _run_device(self) -> Steps:
         while batch := self._queue.get_batch(lambda _: MAX_BATCH, lambda _: "tiny", lambda _: 1, is_patient=False):
             with self.bank.use([row.adapter for row in batch]):
                 batch_s = self.costs.batch_s + self.costs.row_s * len(batch)

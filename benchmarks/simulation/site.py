@@ -10,8 +10,8 @@ import simpy
 from cachetools import LRUCache, TTLCache
 
 from benchmarks.simulation.costs import Costs
-from benchmarks.simulation.replica import SimulatedReplica
-from benchmarks.simulation.stations import Flushes, Station, Times
+from benchmarks.simulation.replica import Answer, SimulatedReplica
+from benchmarks.simulation.stations import Flushes, Station, Steps, Times
 from lorabel.inference.messages import Priority
 from model_server.adapter_order import preferred, routing_key
 
@@ -136,7 +136,7 @@ class Site:
         self.light = LightWorkers(self, is_fit_shared=is_fit_shared)
         self.bulk = BulkWorkers(self)
 
-    def predict(self, project: SimulatedProject):  # type: ignore[no-untyped-def] # a generator of SimPy's events
+    def predict(self, project: SimulatedProject) -> Steps:
         """An annotator opens a task: Label Studio asks /health, /setup and /predict."""
         costs, task = self.costs, project.next_task
         project.next_task += 1
@@ -156,7 +156,7 @@ class Site:
             self.redis.visit(costs.redis_enqueue_s)
             self.bulk.look_ahead(project)
 
-    def _look_up(self, backend: Backend, project: SimulatedProject):  # type: ignore[no-untyped-def]
+    def _look_up(self, backend: Backend, project: SimulatedProject) -> Steps:
         costs = self.costs
         self.lookups += 1
         is_kept = project.id in backend.kept
@@ -166,7 +166,7 @@ class Site:
         yield self.postgres.visit(costs.postgres_lookup_s + (0.0 if is_kept else costs.postgres_load_s))
         yield self.env.timeout(costs.network_s)
 
-    def ask(self, project: SimulatedProject, tasks: Sequence[int], priority: Priority):  # type: ignore[no-untyped-def]
+    def ask(self, project: SimulatedProject, tasks: Sequence[int], priority: Priority) -> Answer:
         """Ask the model server: Ray's HTTP proxy, ours, a replica. Returns as `SimulatedReplica.answer`."""
         costs, key = self.costs, routing_key(project.key)
         yield self.random.choice(self.ray_http).visit(costs.ray_http_s)
@@ -180,7 +180,7 @@ class Site:
         router.end(replica)
         return answer
 
-    def submit(self, project: SimulatedProject):  # type: ignore[no-untyped-def] # a generator of SimPy's events
+    def submit(self, project: SimulatedProject) -> Steps:
         """An annotator submits: Label Studio sends an event, and waits for the answer."""
         costs, began_s = self.costs, self.env.now
         yield self.random.choice(self.backends).station.visit(costs.backend_webhook_s)
@@ -216,7 +216,7 @@ class LightWorkers:
     def note_event(self, project_id: int) -> None:
         self._site.env.process(self._apply(project_id))
 
-    def _apply(self, project_id: int):  # type: ignore[no-untyped-def] # a generator of SimPy's events
+    def _apply(self, project_id: int) -> Steps:
         site, noted_s = self._site, self._site.env.now
         worker = min(self.workers, key=lambda station: station.backlog_s)
         yield worker.visit(site.costs.apply_s + site.costs.due_runs_s)
@@ -229,7 +229,7 @@ class LightWorkers:
                 self._is_idle[number] = False
                 site.env.process(self._fit(number))
 
-    def _fit(self, number: int):  # type: ignore[no-untyped-def] # a generator of SimPy's events
+    def _fit(self, number: int) -> Steps:
         while (project_id := self._next()) is not None:
             noted_s = self._due[project_id]
             self._fitting.add(project_id)
@@ -270,7 +270,7 @@ class BulkWorkers:
         if self._idle:
             self._site.env.process(self._work(self._idle.pop()))
 
-    def _work(self, number: int):  # type: ignore[no-untyped-def] # a generator of SimPy's events
+    def _work(self, number: int) -> Steps:
         while self._waiting:
             _, project = self._waiting.popitem(last=False)
             began_s = self._site.env.now
@@ -280,7 +280,7 @@ class BulkWorkers:
             self.busy_s += self._site.env.now - began_s
         self._idle.append(number)
 
-    def _predict_ahead(self, predicted: TTLCache[int, int], project: SimulatedProject):  # type: ignore[no-untyped-def]
+    def _predict_ahead(self, predicted: TTLCache[int, int], project: SimulatedProject) -> Steps:
         first, known_to = project.next_task, predicted.get(project.id, 0)
         if known_to - first > AHEAD_TASKS // 2:
             return

@@ -1,10 +1,15 @@
 """The parts of a queueing network: stations with servers, a disk that is flushed for many, and their use."""
 
 import heapq
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 import simpy
 from simpy.events import Event, Timeout
+
+Steps = Generator[Event, Any, None]
+"""A process of the simulation: the events that it waits for."""
 
 
 class Station:
@@ -61,7 +66,7 @@ class Flushes:
             self._env.process(self._flush())
         return done
 
-    def _flush(self):  # type: ignore[no-untyped-def] # a generator of SimPy's events
+    def _flush(self) -> Steps:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
             self.flushes += 1

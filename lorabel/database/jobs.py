@@ -107,9 +107,7 @@ class Jobs:
         """Have a bulk run done, as `train` does. The cursor is in the job's id, since a run that let another run
         go first needs a new job."""
         job_id = f"bulk-{run.id}-{run.attempt}-{run.cursor}"
-        return self._enqueue(
-            BULK, BULK_JOBS[run.kind], [run.id], job_id, lambda queue: self._is_waiting(queue, job_id)
-        )
+        return self._enqueue(BULK, BULK_JOBS[run.kind], [run.id], job_id)
 
     def look_ahead(self, project_id: int, *, after: int = 0, event_id: int | None = None) -> bool:
         """Have tasks predicted before an annotator opens them.
@@ -132,9 +130,7 @@ class Jobs:
                 return True
             self._looked_ahead[job_id] = True
         arguments = [project_id, after, event_id]
-        if self._enqueue(
-            LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id, lambda queue: self._is_waiting(queue, job_id)
-        ):
+        if self._enqueue(LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id):
             return True
         with self._looked_ahead_lock:
             self._looked_ahead.pop(job_id, None)

@@ -14,7 +14,7 @@ from benchmarks.simulation.one_machine import OneMachine, simulate
 from benchmarks.simulation.replica import SimulatedReplica, adapter_folders
 from benchmarks.simulation.running import run
 from benchmarks.simulation.site import Machines
-from benchmarks.simulation.stations import Flushes, Station
+from benchmarks.simulation.stations import Flushes, Station, Steps
 from lorabel.inference.messages import Priority
 
 ROOT = Path(__file__).parents[2]
@@ -28,12 +28,12 @@ def test_the_mean_wait_of_random_arrivals_at_one_server_is_that_of_the_formula()
     env, chance, waits = simpy.Environment(), random.Random(1), []
     station = Station(env)
 
-    def customer():  # type: ignore[no-untyped-def]
+    def customer() -> Steps:
         arrived_s = env.now
         yield station.visit(1.0)
         waits.append(env.now - arrived_s - 1.0)
 
-    def arrivals():  # type: ignore[no-untyped-def]
+    def arrivals() -> Steps:
         for _ in range(30_000):
             yield env.timeout(chance.expovariate(0.6))
             env.process(customer())
@@ -49,7 +49,7 @@ def test_all_that_wait_for_the_disk_share_a_flush_that_begins_after_them() -> No
     env, ends = simpy.Environment(), []
     flushes = Flushes(env, 1.0)
 
-    def commit(at_s: float):  # type: ignore[no-untyped-def]
+    def commit(at_s: float) -> Steps:
         yield env.timeout(at_s)
         yield flushes.commit()
         ends.append(env.now)
@@ -72,7 +72,7 @@ def test_twice_the_rows_take_twice_the_time_of_a_device_and_people_come_first() 
     with adapter_folders() as folders:
         replica = SimulatedReplica(env, "a", COSTS, folders, adapters_held=2, cores=1000)
 
-        def ask(name: str, tasks: range, priority: Priority):  # type: ignore[no-untyped-def]
+        def ask(name: str, tasks: range, priority: Priority) -> Steps:
             yield from replica.answer(1, None, tasks, priority)
             done.append(name)
 
