@@ -27,6 +27,7 @@ ALONE, MANY = Load(1), Load(32)
 OF_LIMIT = Goal(">=", 0.9)
 TIMES_USUAL = {"cpu": 5.0, "cuda": 10.0}
 ALONE_TIMES_USUAL = Goal(">=", 2.0)
+TIMES_SAME_PRECISION = Goal(">=", 2.5)
 USUAL_PRECISION = "float32"
 # Parts that take at least this much CPU time for a task are named.
 NAMED_MS = 0.05
@@ -142,7 +143,7 @@ def _against_usual(served: Figures, usual: Figures, times: float) -> list[Row]:
 
 def _against_same_precision(served: Measured, usual: Measured, precision: str) -> list[Row]:
     name = f"throughput, times the usual way's in {precision}, {MANY.name}"
-    return [ratio_of(name, served.tasks_per_second, usual.tasks_per_second)]
+    return [ratio_of(name, served.tasks_per_second, usual.tasks_per_second, TIMES_SAME_PRECISION)]
 
 
 def _faster(name: str, ours: Measured, theirs: Measured, goal: Goal) -> Row:

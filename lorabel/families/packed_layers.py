@@ -48,9 +48,9 @@ class PackedPatches(nn.Conv2d):
         height, width = self.kernel_size
         rows, columns = input.shape[2] // height, input.shape[3] // width
         whole = input[:, :, : rows * height, : columns * width]
-        patches = whole.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5)
+        patches = whole.reshape(*whole.shape[:2], rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
         output = _product(patches.flatten(3).flatten(1, 2), self.packed, self.bias)
-        return output.transpose(1, 2).unflatten(2, (rows, columns))
+        return output.transpose(1, 2).view(len(input), self.out_channels, rows, columns)
 
 
 @torch.no_grad()
@@ -63,23 +63,17 @@ def pack_layers(module: nn.Module) -> None:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
     for layer in module.modules():
-        kind = _packed_kind(layer)
-        if kind is not None:
-            packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.flatten(1), None)
-            del layer.weight
-            layer.__class__, layer.packed = kind, packed
+        if type(layer) is nn.Linear:
+            _pack(layer, PackedLinear)
+        elif type(layer) is nn.Conv2d and _cuts_into_patches(layer):
+            _pack(layer, PackedPatches)
 
 
-def _packed_kind(layer: nn.Module) -> type[PackedLinear | PackedPatches] | None:
-    """The class that the layer gets; None for a layer that stays as it is."""
-    if type(layer) is nn.Linear:
-        kind: type[PackedLinear | PackedPatches] = PackedLinear
-    elif type(layer) is nn.Conv2d and _cuts_into_patches(layer):
-        kind = PackedPatches
-    else:
-        return None
-    is_packable = layer.weight.device.type == "cpu" and layer.weight.dtype == torch.bfloat16
-    return kind if is_packable else None
+def _pack(layer: nn.Linear | nn.Conv2d, kind: type[PackedLinear | PackedPatches]) -> None:
+    if layer.weight.device.type == "cpu" and layer.weight.dtype == torch.bfloat16:
+        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.flatten(1), None)
+        del layer.weight
+        layer.__class__, layer.packed = kind, packed
 
 
 def _cuts_into_patches(layer: nn.Conv2d) -> bool:
