@@ -79,6 +79,7 @@ class Recipe:
             settings.train_patience,
             settings.seed,
             precision,
+            kind=settings.lora_kind,
         )
 
 
