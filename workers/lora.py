@@ -83,6 +83,7 @@ class Recipe:
             settings.train_patience,
             settings.seed,
             precision,
+            kind=settings.lora_kind,
         )
 
 
