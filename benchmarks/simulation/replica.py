@@ -21,7 +21,8 @@ from benchmarks.simulation.stations import Station, Steps
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import Family
 from lorabel.inference.messages import Priority
-from model_server.adapters import PREFIX, AdapterBank
+from model_server.adapter_files import PREFIX
+from model_server.adapters import AdapterBank
 from model_server.fair_queue import FairQueue
 
 MAX_BATCH = 64

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import SQLColumnExpression, delete, select
+from sqlalchemy.orm import Session
 
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import DeletedTask, ModelVersion, TaskOutcome
@@ -27,12 +27,12 @@ class Side:
     is_parent: bool
 
     @property
-    def value(self) -> InstrumentedAttribute[float | None]:
+    def value(self) -> SQLColumnExpression[float | None]:
         """The column of its values."""
         return TaskOutcome.live_value if self.is_parent else TaskOutcome.value
 
     @property
-    def result(self) -> InstrumentedAttribute[list[Any] | None]:
+    def result(self) -> SQLColumnExpression[list[Any] | None]:
         """The column of what it answered."""
         return TaskOutcome.live_result if self.is_parent else TaskOutcome.result
 
