@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from pydantic.fields import FieldInfo
 
-from backend.openapi import OPERATIONS
+from backend.operations import OPERATIONS
 from lorabel.commands.cli import app
 from lorabel.families.loading import base_model_types, trained_types
 from lorabel.problems.binding import problem_types

@@ -138,7 +138,7 @@ def _drawings(
     """Task id -> what is annotated, and what the first and the second version have answered."""
     assert comparison.sides is not None
     ids = [task.task_id for task in tasks]
-    sources = [
+    sources: list[Mapping[int, Sequence[object] | None]] = [
         newest_answers.results_of(session, project.id, ids),
         *(task_outcomes.results(session, project.id, side, tag, ids) for side in comparison.sides),
     ]

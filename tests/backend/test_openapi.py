@@ -8,6 +8,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from backend import openapi
+from backend.operations import OPERATIONS
 from tests.backend import requests
 from tests.backend.test_webhook_events import EVENTS
 
@@ -105,5 +106,5 @@ def test_answers_fit_their_description(
 
 
 def test_every_status_code_of_an_error_has_a_description() -> None:
-    codes = {code for operation in openapi.OPERATIONS for code in operation.errors} | {401, 500}
+    codes = {code for operation in OPERATIONS for code in operation.errors} | {401, 500}
     assert codes == openapi.DESCRIPTIONS.keys()
