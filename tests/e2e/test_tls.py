@@ -55,7 +55,7 @@ def variables(authority: Authority) -> Iterator[dict[str, str]]:
         }
 
 
-def test_pictures_are_predicted_and_doctor_finds_nothing_wrong(
+def test_pictures_are_predicted_and_doctor_finds_every_part(
     tmp_path: Path, authority: Authority, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
@@ -72,7 +72,11 @@ def test_pictures_are_predicted_and_doctor_finds_nothing_wrong(
         assert (plain.status_code, plain.text.split(":")[0]) == (400, "This port speaks TLS")
         environment = {**bare_environment(), **lorabel.environment}
         doctor = subprocess.run([PROGRAM, "doctor"], env=environment, capture_output=True, text=True, timeout=60)
-        assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+        said = " ".join(doctor.stdout.split())
+        # The project of the prediction is not connected, and nothing else is wrong.
+        assert said.count("wrong") == 1 and "wrong project 1: Label Studio" in said, doctor.stdout
+        for part in (f"backend: answers at {url}", "redis: answers at rediss://", "model server: cpu"):
+            assert f"ok {part}" in said, doctor.stdout
         with psycopg.connect(variables["DATABASE_URL"]) as connection:
             clients = connection.execute(
                 "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE client_addr IS NOT NULL"
