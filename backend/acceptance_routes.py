@@ -42,6 +42,7 @@ class Accept(Body):
 
     @model_validator(mode="after")
     def check_user(self) -> Self:
+        """Refuse a user beside a review."""
         if self.user is not None and self.review is not None:
             raise ValueError("expected user or review, not both: what is reviewed is not annotated yet")
         return self
@@ -118,6 +119,7 @@ class ReviewRecord(Record):
 
     @classmethod
     def of(cls, review: Review) -> Self:
+        """The record of what came of a review so far."""
         low, high = review.interval
         return cls(**asdict(review), estimate=review.estimate, low=low, high=high, verdict=review.verdict)
 

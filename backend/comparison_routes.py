@@ -22,6 +22,7 @@ class ChangedTaskRecord(Record):
 
     @classmethod
     def of(cls, task: ChangedTask) -> "ChangedTaskRecord":
+        """The record of a task that changed."""
         return cls(task_id=task.task_id, first=task.first, second=task.second)
 
 
@@ -42,6 +43,7 @@ class TagComparisonRecord(Record):
 
     @classmethod
     def of(cls, tag: TagComparison) -> "TagComparisonRecord":
+        """The record of the tasks of a control tag."""
         counts = tag.counts
         return cls(
             control_tag=tag.control_tag,

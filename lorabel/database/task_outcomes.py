@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import SQLColumnExpression, delete, select
+from sqlalchemy import JSON, ColumnElement, Double, delete, select, type_coerce
 from sqlalchemy.orm import Session
 
 from lorabel.database.store import id_chunks
@@ -27,14 +27,14 @@ class Side:
     is_parent: bool
 
     @property
-    def value(self) -> SQLColumnExpression[float | None]:
+    def value(self) -> ColumnElement[float | None]:
         """The column of its values."""
-        return TaskOutcome.live_value if self.is_parent else TaskOutcome.value
+        return type_coerce(TaskOutcome.live_value if self.is_parent else TaskOutcome.value, Double)
 
     @property
-    def result(self) -> SQLColumnExpression[list[Any] | None]:
+    def result(self) -> ColumnElement[Any]:
         """The column of what it answered."""
-        return TaskOutcome.live_result if self.is_parent else TaskOutcome.result
+        return type_coerce(TaskOutcome.live_result if self.is_parent else TaskOutcome.result, JSON)
 
 
 def write(session: Session, version: ModelVersion, outcomes: Sequence[TaskOutcome]) -> None:
