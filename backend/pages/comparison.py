@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from flask import request
 from sqlalchemy.orm import Session
@@ -138,7 +139,7 @@ def _drawings(
     """Task id -> what is annotated, and what the first and the second version have answered."""
     assert comparison.sides is not None
     ids = [task.task_id for task in tasks]
-    sources = [
+    sources: list[Mapping[int, Sequence[Any] | None]] = [
         newest_answers.results_of(session, project.id, ids),
         *(task_outcomes.results(session, project.id, side, tag, ids) for side in comparison.sides),
     ]
