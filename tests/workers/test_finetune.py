@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from sqlalchemy import select
 
 from lorabel.database import project_heads, projects, training_runs, versions
-from lorabel.database.outcome_tables import TaskOutcome
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, ModelVersion, ProjectHead, RunState, TrainingRun, VersionState
 from lorabel.demo import MODEL_FOLDER
@@ -31,6 +29,7 @@ from model_server.adapters import AdapterBank
 from tests.backend.fake_model_server import FakeModelServer
 from tests.questions import about_picture
 from tests.workers.events import START
+from tests.workers.kept_data import all_outcomes
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
 from workers import finetune
 from workers.examples import is_held_out
@@ -107,11 +106,10 @@ def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Se
     candidate, live = (version.metrics[side]["grade"] for side in ("candidate", "live"))
     assert candidate["tasks"] == sum(is_held_out(i, 20) for i in range(1, 51)) >= 5
     assert candidate["accuracy"] >= 0.8 > live["accuracy"]
-    with store.read() as session:
-        outcomes = list(session.scalars(select(TaskOutcome)))
+    outcomes = all_outcomes(store)
     assert {each.task_id for each in outcomes} == {i for i in range(1, 51) if is_held_out(i, 20)}
-    assert sum(each.value or 0 for each in outcomes) / len(outcomes) == candidate["accuracy"]
-    assert sum(each.live_value or 0 for each in outcomes) / len(outcomes) == live["accuracy"]
+    right, right_live = sum(each.value or 0 for each in outcomes), sum(each.live_value or 0 for each in outcomes)
+    assert (right / len(outcomes), right_live / len(outcomes)) == (candidate["accuracy"], live["accuracy"])
     assert version.state == VersionState.LIVE
     assert version.trained_on == [i for i in range(1, 51) if not is_held_out(i, 20)]
     assert (version.base_models, version.metrics["primary"]) == ({"grade": SOURCE}, {"grade": "accuracy"})
