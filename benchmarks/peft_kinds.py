@@ -249,7 +249,9 @@ def text() -> str:
     kept = _kept()
     trainings = [Figure(**figure) for figure in kept["trainings"]]  # type: ignore[arg-type]
     passes = [Pass(**one_pass) for one_pass in kept["passes"]]  # type: ignore[arg-type]
-    return "\n\n".join([describe(Settings()).line, *_training_table(trainings), *_pass_table(passes)])
+    return "\n\n".join(
+        [describe(Settings(precision="float32")).line, *_training_table(trainings), *_pass_table(passes)]
+    )
 
 
 def _training_table(trainings: Sequence[Figure]) -> list[str]:
