@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from lorabel.database.store import Store
-from lorabel.database.tables import Event
+from lorabel.database.tables import Event, TaskOutcome
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,3 +51,8 @@ def put(store: Store, *bodies: dict[str, Any], project_id: int = PROJECT) -> Non
         for body in bodies:
             session.add(Event(action=body["action"], project_id=project_id, payload=json.dumps(body)))
             session.flush()
+
+
+def all_outcomes(store: Store) -> list[TaskOutcome]:
+    with store.read() as session:
+        return list(session.scalars(select(TaskOutcome)))

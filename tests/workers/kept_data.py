@@ -151,11 +151,6 @@ def outcome(task_id: int, said: str) -> TaskOutcome:
     return TaskOutcome(project_id=PROJECT, number=2, from_name="label", task_id=task_id, **columns)
 
 
-def all_outcomes(store: Store) -> list[TaskOutcome]:
-    with store.read() as session:
-        return list(session.scalars(select(TaskOutcome)))
-
-
 def version(number: int, trained_on: list[int], parent: int, state: str) -> ModelVersion:
     return ModelVersion(
         project_id=PROJECT,

@@ -28,8 +28,7 @@ from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.backend.fake_model_server import FakeModelServer
 from tests.questions import about_picture
-from tests.workers.events import START
-from tests.workers.kept_data import all_outcomes
+from tests.workers.events import START, all_outcomes
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
 from workers import finetune
 from workers.examples import is_held_out
