@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from lorabel.adapter_kinds import LoraKind, refused_kind
+from lorabel.adapter_kinds import refused_kind
 from lorabel.generator_settings import GeneratorSettings
+from lorabel.lora_settings import LoraSettings, variables_by_name
 from lorabel.media_settings import MediaSettings
 from lorabel.privacy_settings import PrivacySettings
 from lorabel.private_folders import is_private
@@ -27,26 +28,13 @@ LONGEST_SOCKET_PATH = 100
 REDIS_SOCKET = "redis.sock"
 
 
-def _by_name(prefix: str) -> dict[str, str]:
-    """The variables that begin with a prefix, by the rest of their names in lower case.
-
-    A sample: `MODEL_DUAL_ENCODER=...` becomes `{"dual_encoder": ...}`. The rest may be the name of any family or
-    problem, also one of another package.
-    """
-    return {
-        name.removeprefix(prefix).lower(): value
-        for name, value in os.environ.items()
-        if name.startswith(prefix) and not name.startswith("MODEL_SERVER_") and value
-    }
-
-
 def certificate_files() -> dict[str, str]:
     """Files or folders of certificate authorities, by the variable that names them."""
     names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, GeneratorSettings):
+class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, GeneratorSettings, LoraSettings):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 
     model_config = SettingsConfigDict(
@@ -98,7 +86,7 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         "auto", description="`auto` is bfloat16 if the device supports it, else float32."
     )
     models: dict[str, str] = Field(
-        default_factory=lambda: _by_name("MODEL_"),
+        default_factory=lambda: variables_by_name("MODEL_"),
         description="`MODEL_<FAMILY>`, e.g. `MODEL_DUAL_ENCODER`: the base model, as `hf-hub:owner/name`, "
         "`name/pretrained` or `local-dir:folder`.",
     )
@@ -107,7 +95,7 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         description="Model families loaded at the start, comma separated; others load at their first request.",
     )
     templates: dict[str, str] = Field(
-        default_factory=lambda: _by_name("TEMPLATE_"),
+        default_factory=lambda: variables_by_name("TEMPLATE_"),
         description="`TEMPLATE_<PROBLEM>`, e.g. `TEMPLATE_IMAGE_CLASSIFICATION`: text that a model reads for a "
         "label, where `{}` is the label's own text, such as `a photo of {}`.",
     )
@@ -206,33 +194,6 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         ge=0,
         description="Hours between two comparisons of all annotations with Label Studio's; in between, a run "
         "compares those of tasks that have changed. 0 compares all before every run.",
-    )
-    lora_kind: LoraKind = Field(
-        "lora",
-        description="Kind of new adapters, all trained by PEFT: `lora`, `rslora`, `dora`, `adalora` or `ia3`.",
-    )
-    lora_kinds: dict[str, str] = Field(
-        default_factory=lambda: _by_name("LORA_KIND_"),
-        description="`LORA_KIND_<FAMILY>`, e.g. `LORA_KIND_DETECTOR`: LORA_KIND of one family's adapters.",
-    )
-    lora_rank: int = Field(8, ge=1, description="Rank of new adapters; AdaLoRA's mean rank. IA3 has none.")
-    lora_towers: Literal["auto", "text", "both"] = Field(
-        "auto",
-        description="Towers of encoders that get new adapters: `text`, the one that reads label texts; `both`; or "
-        "`auto`, those that read the contents for questions about labels, and `text` for other questions while no "
-        "fitted head answers them; see docs/decisions/0009 and 0023.",
-    )
-    lora_min_tasks: int = Field(
-        80,
-        ge=2,
-        description="Fewest annotated tasks with which LoRA is trained beside a fitted head, unless a person asks "
-        "for the run.",
-    )
-    lora_max_seconds: float = Field(
-        900.0,
-        gt=0,
-        description="Most seconds of optimizer steps for LoRA beside a fitted head, cross-validation included. "
-        "Reading media and computing features come on top.",
     )
     learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
     train_steps: int = Field(
@@ -343,10 +304,6 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         if fault is not None:
             raise ValueError(fault)
         return self
-
-    def lora_kind_of(self, family: str) -> str:
-        """The kind of a family's new adapters."""
-        return self.lora_kinds.get(family, self.lora_kind)
 
     def template(self, problem: str) -> str:
         """The text around a label's text for a problem, e.g. `a photo of {}`; `{}` if none is set."""

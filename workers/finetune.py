@@ -150,24 +150,21 @@ def _train_problem(
     """
     if not plan.train:
         return Attempt(None, plan.skipped)
-    family_type = family_for(plan.train[0].question)
+    question = plan.train[0].question
+    family_type = family_for(question)
     if not family_type.has_lora:
-        decision = f"{family_type.name} has no layers for LoRA: its head learns after every annotation"
-        return Attempt(None, plan.skipped, decision=decision)
-    if isinstance(plan.train[0].question, HEADED_ALONE):
+        return Attempt(None, plan.skipped, decision=NO_LAYERS.format(family_type.name))
+    if isinstance(question, HEADED_ALONE):
         return Attempt(None, plan.skipped, decision=BY_HEADS_ALONE)
     family = services.family(family_type)
-    recipe = recipe_for(family, plan.train[0].question, recipe, services.settings)
-    is_useless = has_head and not (recipe.is_for_head or family.adapters_rival_heads)
-    if is_useless and services.settings.lora_towers == "auto":
+    recipe = recipe_for(family, question, recipe, services.settings)
+    helps = recipe.is_for_head or family.adapters_rival_heads
+    if has_head and not helps and services.settings.lora_towers == "auto":
         return Attempt(None, plan.skipped, decision=HEAD_ALONE)
-    fault = peft_kinds.refusal(recipe.kind, family, lora.new_layers(family, plan.train[0].question, recipe))
+    fault = peft_kinds.refusal(recipe.kind, family, lora.new_layers(family, question, recipe))
+    fault = fault or private_training.refusal(services.settings, family, recipe, question)
     if fault is not None:
         return Attempt(None, plan.skipped, decision=fault)
-    if services.settings.dp_epsilon is not None and not private_training.is_supported(
-        family, recipe, plan.train[0].question
-    ):
-        return Attempt(None, plan.skipped, decision=private_training.UNSUPPORTED)
     live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
     # Also where the head is not fitted yet, as in a run on annotations that were there before the project was

@@ -21,6 +21,7 @@ from lorabel.database.training_runs import IS_USABLE
 from lorabel.errors import LorabelError
 from lorabel.families.base import Family
 from lorabel.families.encoders.encoder import Encoder
+from lorabel.settings import Settings
 from workers import lora
 from workers.examples import PreparedExample
 from workers.privacy_accounting import Mechanism, noise_multiplier
@@ -36,14 +37,23 @@ UNSUPPORTED = (
     "nothing is trained while DP_EPSILON is set: only adapters of encoders that answer single choices about one "
     "content have a private training, and those beside fitted heads have none (LORA_TOWERS=text trains the others)"
 )
+RANKS_ARE_CHOSEN = (
+    "nothing is trained: AdaLoRA chooses ranks by gradients without noise, so DP_EPSILON needs another LORA_KIND"
+)
 
 
-def is_supported(family: Family, recipe: lora.Recipe, question: object) -> bool:
-    """Whether such questions have a private training: the loss of each example must be one of that example alone.
+def refusal(settings: Settings, family: Family, recipe: lora.Recipe, question: object) -> str | None:
+    """Why such questions have no private training where DP_EPSILON is set; None if they are trained.
 
-    Adapters beside heads learn from pairs of tasks, so that a gradient is not of one task.
+    The loss of each example must be one of that example alone. Adapters beside heads learn from pairs of tasks, so
+    that a gradient is not of one task. AdaLoRA chooses ranks by gradients.
     """
-    return isinstance(family, Encoder) and not recipe.is_for_head and is_single_choice(question)
+    if settings.dp_epsilon is None:
+        return None
+    if recipe.kind == "adalora":
+        return RANKS_ARE_CHOSEN
+    is_supported = isinstance(family, Encoder) and not recipe.is_for_head and is_single_choice(question)
+    return None if is_supported else UNSUPPORTED
 
 
 def prepare(

@@ -80,7 +80,7 @@ class AcceptedTask(Table):
         result: the annotation's list of regions as it was sent, or the prediction's. The ids of its regions are in
             no other annotation.
         annotation_id: in Label Studio; None until it is known.
-        score: of the prediction; None where it is not known, as of what was accepted before version 0.9.
+        score: of the prediction; None where it is not known, as of what was accepted before scores were kept.
         is_sampled: whether the task was drawn for review.
         state: an `AcceptedState`.
     """

@@ -1,5 +1,7 @@
 """Private training of adapters: what one task can change, the noise, and that seeds do not repeat it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -89,10 +91,15 @@ def test_a_sample_may_be_empty(family: DualEncoder) -> None:
 
 
 def test_only_single_choices_about_one_content_are_supported(family: DualEncoder) -> None:
-    used = recipe(1.0)
+    private, used = Settings(dp_epsilon=1.0), recipe(1.0)
     rating = RatingInput(contents=QUESTION.contents)
-    assert private_training.is_supported(family, used, QUESTION)
-    assert not private_training.is_supported(family, used, rating)
-    assert not private_training.is_supported(family, used, QUESTION.model_copy(update={"is_multiple": True}))
-    beside_head = lora.Recipe(4, 1e-2, 1, 8, 30, 1, "float32", is_for_head=True)
-    assert not private_training.is_supported(family, beside_head, QUESTION)
+    refused = [
+        (used, rating),
+        (used, QUESTION.model_copy(update={"is_multiple": True})),
+        (lora.Recipe(4, 1e-2, 1, 8, 30, 1, "float32", is_for_head=True), QUESTION),
+        (replace(used, kind="adalora"), QUESTION),
+    ]
+    assert private_training.refusal(private, family, used, QUESTION) is None
+    for trained_by, question in refused:
+        assert private_training.refusal(private, family, trained_by, question) is not None
+        assert private_training.refusal(Settings(), family, trained_by, question) is None
