@@ -57,6 +57,7 @@ log = logging.getLogger(__name__)
 REPORT_EVERY_S = 0.5
 SECOND_LOOK_AFTER_S = 2.0
 HEAD_ALONE = "the head answers; LoRA would change none of its answers, so none is trained"
+NO_LAYERS = "{} has no layers for LoRA: its head learns after every annotation"
 BY_HEADS_ALONE = "only a head learns this, after every annotation"
 NOTHING_TO_LEARN = "nothing to learn from: no new annotation of a training task could be used"
 
@@ -143,11 +144,7 @@ def _train_problem(
     *,
     has_head: bool,
 ) -> Attempt:
-    """Train one control tag's adapter into `scratch`.
-
-    Args:
-        has_head: whether a fitted head answers for the control tag.
-    """
+    """Train one control tag's adapter into `scratch`. `has_head`: a fitted head answers for the tag."""
     if not plan.train:
         return Attempt(None, plan.skipped)
     question = plan.train[0].question
@@ -171,9 +168,8 @@ def _train_problem(
     # connected. Not where people went back to a version without heads.
     is_headless = live is not None or project.heads_restored_at is not None
     is_against_head = family.adapters_rival_heads and (has_head or not is_headless)
-    context = TrainingContext(
-        live, resolve, training_runs.is_for_new_annotations(run), is_against_head, project.id
-    )
+    is_for_new = training_runs.is_for_new_annotations(run)
+    context = TrainingContext(live, resolve, is_for_new, is_against_head, project.id)
     folder = scratch / tag_folder(problem.from_name)
     report = _reporter(services, run, problem.from_name)
     parameters = {
@@ -182,8 +178,9 @@ def _train_problem(
         "base_model": family.source,
         "parent": version_name(project.id, project.live_number),
     }
-    name = f"{run_name(run)}/{tag_folder(problem.from_name)}"
-    with tracking.tracked(services.settings, name, family.device, parameters) as tracker:
+    with tracking.tracked(
+        services.settings, f"{run_name(run)}/{folder.name}", family.device, parameters
+    ) as tracker:
 
         def report_step(progress: lora.Progress) -> None:
             report(progress)
