@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from lorabel.adapter_kinds import refused_kind
 from lorabel.generator_settings import GeneratorSettings
-from lorabel.lora_settings import LoraSettings, variables_by_name
+from lorabel.lora_settings import LoraSettings
 from lorabel.media_settings import MediaSettings
 from lorabel.privacy_settings import PrivacySettings
 from lorabel.private_folders import is_private
@@ -26,6 +26,19 @@ from lorabel.track_settings import TrackSettings
 
 LONGEST_SOCKET_PATH = 100
 REDIS_SOCKET = "redis.sock"
+
+
+def _by_name(prefix: str) -> dict[str, str]:
+    """The variables that begin with a prefix, by the rest of their names in lower case.
+
+    A sample: `MODEL_DUAL_ENCODER=...` becomes `{"dual_encoder": ...}`. The rest may be the name of any family or
+    problem, also one of another package.
+    """
+    return {
+        name.removeprefix(prefix).lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(prefix) and not name.startswith("MODEL_SERVER_") and value
+    }
 
 
 def certificate_files() -> dict[str, str]:
@@ -86,7 +99,7 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         "auto", description="`auto` is bfloat16 if the device supports it, else float32."
     )
     models: dict[str, str] = Field(
-        default_factory=lambda: variables_by_name("MODEL_"),
+        default_factory=lambda: _by_name("MODEL_"),
         description="`MODEL_<FAMILY>`, e.g. `MODEL_DUAL_ENCODER`: the base model, as `hf-hub:owner/name`, "
         "`name/pretrained` or `local-dir:folder`.",
     )
@@ -95,7 +108,7 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         description="Model families loaded at the start, comma separated; others load at their first request.",
     )
     templates: dict[str, str] = Field(
-        default_factory=lambda: variables_by_name("TEMPLATE_"),
+        default_factory=lambda: _by_name("TEMPLATE_"),
         description="`TEMPLATE_<PROBLEM>`, e.g. `TEMPLATE_IMAGE_CLASSIFICATION`: text that a model reads for a "
         "label, where `{}` is the label's own text, such as `a photo of {}`.",
     )
@@ -194,6 +207,10 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         ge=0,
         description="Hours between two comparisons of all annotations with Label Studio's; in between, a run "
         "compares those of tasks that have changed. 0 compares all before every run.",
+    )
+    lora_kinds: dict[str, str] = Field(
+        default_factory=lambda: _by_name("LORA_KIND_"),
+        description="`LORA_KIND_<FAMILY>`, e.g. `LORA_KIND_DETECTOR`: LORA_KIND of one family's adapters.",
     )
     learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
     train_steps: int = Field(
@@ -304,6 +321,10 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         if fault is not None:
             raise ValueError(fault)
         return self
+
+    def lora_kind_of(self, family: str) -> str:
+        """The kind of a family's new adapters."""
+        return self.lora_kinds.get(family, self.lora_kind)
 
     def template(self, problem: str) -> str:
         """The text around a label's text for a problem, e.g. `a photo of {}`; `{}` if none is set."""
