@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lorabel.commands import forget
-from lorabel.commands.forget import Places
+from lorabel.commands import forgotten_places
+from lorabel.commands.forgotten_places import Places, artifacts_elsewhere
 from lorabel.settings import Settings
 
 
@@ -25,12 +25,12 @@ def embedded() -> Iterator[Settings]:
 
 
 def test_files_of_a_redis_that_does_not_answer_stay(embedded: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forget, "REDIS_ANSWER_S", 0.1)
+    monkeypatch.setattr(forgotten_places, "REDIS_ANSWER_S", 0.1)
     places = Places()
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(embedded.redis_socket))
         busy.listen()
-        forget._clean_redis(embedded, 1, places)
+        forgotten_places._clean_redis(embedded, 1, places)
     assert (embedded.data_dir / "redis" / "dump.rdb").exists()
     assert len(places.left) == 1 and places.left[0].endswith("run the command again")
 
@@ -41,21 +41,17 @@ def test_files_of_a_redis_that_has_ended_are_removed(embedded: Settings, is_kill
         with socket.socket(socket.AF_UNIX) as former:
             former.bind(str(embedded.redis_socket))
     places = Places()
-    forget._clean_redis(embedded, 1, places)
+    forgotten_places._clean_redis(embedded, 1, places)
     assert not (embedded.data_dir / "redis").exists() and places.left == []
 
 
 @pytest.mark.parametrize(("tracker", "where"), [("wandb", "Weights & Biases"), ("mlflow", "MLflow")])
 def test_adapters_that_a_tracker_has_are_named(tmp_path: Path, tracker: Any, where: str) -> None:
-    places = Places()
-    forget._name_artifacts(Settings(data_dir=tmp_path, tracker=tracker), 3, places)
-    assert places.left == [f"{where} may have adapters and curves of its runs, named p3.run*: delete them there"]
+    left = artifacts_elsewhere(Settings(data_dir=tmp_path, tracker=tracker), 3)
+    assert left == [f"{where} may have adapters and curves of its runs, named p3.run*: delete them there"]
 
 
 def test_adapters_that_a_former_tracker_has_are_named_with_its_folder(tmp_path: Path) -> None:
     (tmp_path / "tracking" / "wandb").mkdir(parents=True)
-    places = Places()
-    forget._name_artifacts(Settings(data_dir=tmp_path), 3, places)
-    assert len(places.left) == 1 and places.left[0].endswith(
-        f"and their files in {tmp_path / 'tracking' / 'wandb'}"
-    )
+    (left,) = artifacts_elsewhere(Settings(data_dir=tmp_path), 3)
+    assert left.endswith(f"and their files in {tmp_path / 'tracking' / 'wandb'}")
