@@ -3,8 +3,8 @@
 import random
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
