@@ -48,8 +48,8 @@ def queue(services: Services, project_id: int, subject: Subject, *, is_retrainin
         ConflictError: Redis cannot be reached.
         SecretKeyError: there is no key to seal the job with.
     """
-    sealed = forget_requests.seal(services.store.keyring, project_id, subject, is_retraining=is_retraining)
-    if not services.jobs.forget(sealed):
+    sealed = forget_requests.ask(services.store, project_id, subject, is_retraining=is_retraining)
+    if not services.jobs.forget(project_id, sealed):
         raise ConflictError(
             "nothing was deleted, since Redis cannot be reached: try again, or run `lorabel forget` on the machine"
         )

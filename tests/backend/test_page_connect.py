@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pytest
 from flask.testing import FlaskClient
 
-from backend.pages.connections import MOST_AT_ONCE
+from backend.pages.connections import MOST_AT_ONCE, Connecting, ConnectingProject
 from backend.services import Services
 from lorabel.database import connecting_files, projects
 from lorabel.settings import Settings
@@ -253,6 +253,30 @@ def test_only_some_are_connected_at_a_time(client: FlaskClient, services: Servic
     services.connections._slots.release()
     assert send(client, path, project="1")[0] == 303
     services.connections.close()
+
+
+def test_an_attempt_that_cannot_be_written_takes_no_place(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = services.connections
+    chosen = [ConnectingProject(label_studio_id=1, title="Moods")]
+    kept = connections.add("http://127.0.0.1:9", "a token", BACKEND, None)
+
+    def fail(connecting: Connecting) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connections, "_write", fail)
+        for _ in range(MOST_AT_ONCE + 1):
+            with pytest.raises(OSError, match="no space"):
+                connections.begin(kept, chosen, is_anyway=False)
+        for _ in range(MOST_AT_ONCE + 1):
+            assert connections._slots.acquire(blocking=False)
+            with pytest.raises(OSError, match="no space"):
+                connections._run(kept.model_copy(), "a token")
+    connections.begin(kept, chosen, is_anyway=False)
+    connections.close()
+    assert connections.read(kept.name).is_ended
 
 
 @pytest.mark.parametrize("path", [CONNECT, "/ui/label-config"])
