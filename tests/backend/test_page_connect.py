@@ -7,13 +7,14 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 from flask.testing import FlaskClient
 
 from backend.pages.connections import MOST_AT_ONCE, Connecting, ConnectingProject
-from backend.services import Services
+from backend.services import EXTENSION, Services
 from lorabel.database import connecting_files, projects
 from lorabel.settings import Settings
 from tests.backend.test_pages import get, read_rows, text_of, token
@@ -193,6 +194,18 @@ def test_an_address_that_nobody_has_named_is_for_those_with_the_password_or_at_t
     assert fake.requests == [], "something was sent to an address that is not trusted"
     projects.upsert(services.store, 1, label_studio_url=fake.url)
     assert send(client, environ=ELSEWHERE, url=fake.url, token=PERSONAL_TOKEN)[0] == 303
+
+
+def test_at_this_machine_counts_only_where_nobody_else_can_connect(
+    client: FlaskClient, services: Services, fake: FakeLabelStudio
+) -> None:
+    """A proxy on this machine may say nothing of itself, and pass on a Host that a stranger has made up."""
+    settings = services.settings.model_copy(update={"host": "0.0.0.0"})
+    client.application.extensions[EXTENSION] = replace(services, settings=settings)
+    status, text = send(client, url=fake.url, token=PERSONAL_TOKEN)
+    assert status == 422 and "HOST=0.0.0.0 lets others in" in text_of(text) and fake.requests == []
+    client.application.extensions[EXTENSION] = services
+    assert send(client, url=fake.url, token=PERSONAL_TOKEN)[0] == 303
 
 
 def test_a_token_by_plain_http_over_the_network_is_warned_of(client: FlaskClient) -> None:
