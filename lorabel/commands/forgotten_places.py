@@ -21,10 +21,12 @@ from lorabel.database.forgotten_folders import ForgottenFolders
 from lorabel.database.forgotten_jobs import remove_jobs, rewrite_files
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
+from lorabel.database.tables import PrivacyRelease
 from lorabel.errors import NotFoundError
 from lorabel.settings import Settings
 
 TRACKING = "tracking"
+_RELEASES = PrivacyRelease.__tablename__
 REDIS_ANSWER_S = 10.0
 ELSEWHERE = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 
@@ -119,6 +121,16 @@ def artifacts_elsewhere(settings: Settings, project_id: int) -> list[str]:
             files = f", and their files in {folder}" if has_files else ""
             sentences.append(f"{where} may have {runs}: delete them there{files}")
     return sentences
+
+
+def budget_advice(subject: Subject, forgotten: Forgotten) -> str:
+    """What to know of the privacy budget of a project that is forgotten; empty if nothing was spent."""
+    if not subject.is_project or not forgotten.rows[_RELEASES]:
+        return ""
+    return (
+        "what its privacy budget has paid for stays known to whoever has seen its models: if it is connected "
+        "again, its budget begins anew, and both add up for tasks that were annotated in both"
+    )
 
 
 def _empty_logs(settings: Settings) -> int:
