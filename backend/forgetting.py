@@ -15,12 +15,14 @@ class Plan:
 
     Attributes:
         left: what would stay elsewhere, a sentence each, with what to do.
+        advice: on the privacy budget; empty if there is nothing to say.
     """
 
     subject: Subject
     is_retraining: bool
     forgotten: Forgotten
     left: list[str]
+    advice: str
 
     @property
     def rows(self) -> dict[str, int]:
@@ -38,7 +40,8 @@ def plan(services: Services, project_id: int, subject: Subject, *, is_retraining
     )
     is_ending = subject.is_project or is_retraining
     left = forgotten_places.artifacts_elsewhere(services.settings, project_id) if is_ending else []
-    return Plan(subject, is_retraining, forgotten, left)
+    advice = forgotten_places.budget_advice(subject, forgotten)
+    return Plan(subject, is_retraining, forgotten, left, advice)
 
 
 def queue(services: Services, project_id: int, subject: Subject, *, is_retraining: bool) -> None:
@@ -48,8 +51,8 @@ def queue(services: Services, project_id: int, subject: Subject, *, is_retrainin
         ConflictError: Redis cannot be reached.
         SecretKeyError: there is no key to seal the job with.
     """
-    sealed = forget_requests.seal(services.store.keyring, project_id, subject, is_retraining=is_retraining)
-    if not services.jobs.forget(sealed):
+    sealed = forget_requests.ask(services.store, project_id, subject, is_retraining=is_retraining)
+    if not services.jobs.forget(project_id, sealed):
         raise ConflictError(
             "nothing was deleted, since Redis cannot be reached: try again, or run `lorabel forget` on the machine"
         )

@@ -145,11 +145,14 @@ class AnnotatedTasks:
 
     Args:
         adapters: by control tag the adapter whose features a head is fitted on, beside the base model's.
+        is_cut: whether the project may have more annotations than were read, so that which tasks there are depends
+            on all of them.
     """
 
     label_config: str
     adapters: Mapping[str, str]
     by_tag: dict[str, dict[int, AnnotatedTask]] = field(default_factory=lambda: defaultdict(dict))
+    is_cut: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -161,7 +164,9 @@ class AnnotatedTasks:
 
     def update(self, session: Session, project: Project, bound: BoundConfig, settings: Settings) -> None:
         """Read the tasks whose annotations have changed, and forget those that have none any more."""
-        states = _states(session, project, ANNOTATIONS_PER_TASK * settings.head_max_tasks)
+        most = ANNOTATIONS_PER_TASK * settings.head_max_tasks
+        states = _states(session, project, most)
+        self.is_cut = sum(map(len, states.values())) >= most
         stale = {
             task_id
             for problem in bound.bindings

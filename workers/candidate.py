@@ -53,9 +53,10 @@ def make_candidate(
         if not train or (context.needs_new and context.live is not None and not new.prepared):
             return Attempt(None, skipped, left)
         if settings.dp_epsilon is not None:
+            is_partial = plan.is_partial or bool(left | replayed.left)
             try:
                 recipe = private_training.prepare(
-                    services, context.project_id, problem.from_name, recipe, train, is_partial=bool(left)
+                    services, context.project_id, problem.from_name, recipe, train, is_partial=is_partial
                 )
             except PrivacyError as error:
                 return Attempt(None, skipped, left, decision=str(error))

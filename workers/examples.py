@@ -78,12 +78,14 @@ class TrainingPlan:
         held_out: the examples that no run ever trains on.
         skipped: annotation id -> why the annotation cannot be used.
         left_out: annotation id -> why parts of the annotation cannot be used; the rest is.
+        is_partial: whether a limit of memory has left out tasks: which ones there are depends on the others.
     """
 
     train: list[TrainingExample]
     held_out: list[TrainingExample]
     skipped: dict[int, str]
     left_out: dict[int, str]
+    is_partial: bool = False
 
 
 def is_held_out(task_id: int, percent: int) -> bool:

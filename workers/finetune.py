@@ -112,7 +112,8 @@ def _train(services: Services, run: TrainingRun) -> None:
                 recipe.seed + run.id,
                 project.renamed_labels or {},
             )
-            plan = replace(plan, skipped={**plan.skipped, **selection.skipped})
+            skipped = {**plan.skipped, **selection.skipped}
+            plan = replace(plan, skipped=skipped, is_partial=selection.is_partial)
             has_head = problem.from_name in heads and _is_headed(plan)
             attempt = _train_problem(
                 services, run, project, problem, plan, recipe, Path(scratch), has_head=has_head

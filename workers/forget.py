@@ -18,13 +18,15 @@ def forget(sealed: str) -> None:
     """Do what `lorabel forget` does, and log what was deleted and what is left.
 
     Raises:
-        ForbiddenFormError: none of our processes has asked for it.
+        ForbiddenFormError: none of our processes has asked for it, or not for this project as it is now, or it was
+            done before.
     """
     services = Services.current()
-    project_id, subject, is_retraining = forget_requests.unseal(services.store.keyring, sealed)
+    request = forget_requests.take(services.settings, services.store, sealed)
+    project_id = request.project_id
     try:
         forgotten, places = delete(
-            services.settings, services.store, project_id, subject, is_retraining=is_retraining
+            services.settings, services.store, project_id, request.subject, is_retraining=request.is_retraining
         )
     except NotFoundError:
         log.info("project %d: nothing is kept of it any more", project_id)

@@ -27,6 +27,7 @@ from workers.annotated_tasks import MANY_ROWS, AnnotatedTasks
 from workers.feature_collection import Collected, collect_features
 from workers.feature_requests import FeatureRequests, Missing
 from workers.fitted_head import FittedHead
+from workers.privacy_budget import OvertakenError
 from workers.private_heads import private_heads
 from workers.services import Services
 
@@ -78,6 +79,9 @@ class HeadFitter:
                     is_done = self._fit_project(project_id, answered.pop(project_id, None))
             except NotFoundError:
                 log.debug("project %d was deleted", project_id)
+            except OvertakenError as error:
+                # What it keeps is in its ledger already: to keep something else would throw that away.
+                log.debug("%s", error)
             except Exception:
                 log.exception("project %d: its heads were not fitted", project_id)
             else:
@@ -135,7 +139,9 @@ class HeadFitter:
                     if (head := _fit(project_id, tag, adapters.get(tag), of_tag)) is not None
                 }
             else:
-                heads = private_heads(services, project, collected, adapters, is_complete=is_complete)
+                heads = private_heads(
+                    services, project, collected, adapters, is_complete=is_complete, is_cut=annotated.is_cut
+                )
             _keep(services, project, heads, is_complete=is_complete)
         if is_complete:
             large = {problem.from_name for problem in headed if problem.input_type in MANY_ROWS}

@@ -17,6 +17,10 @@ class PrivacyError(LorabelError):
     """Something cannot be learned with differential privacy, which is set."""
 
 
+class OvertakenError(PrivacyError):
+    """Another worker fits the same head."""
+
+
 class BudgetSpentError(PrivacyError):
     """The privacy budget of a project is spent: nothing more can be learned from its annotations."""
 
@@ -30,13 +34,17 @@ def spend(
     tasks: int,
     kind: str,
     labels: str = "",
+    newest_id: int | None = None,
 ) -> PrivacyRelease:
     """Write a release into the ledger.
 
     Args:
         tasks, kind, labels: see `PrivacyRelease`.
+        newest_id: of a head, the release of the fit before, as it was when this fit was found due; None if there
+            was none.
 
     Raises:
+        OvertakenError: there is a newer fit of the head.
         BudgetSpentError: the project would have spent more than DP_EPSILON.
         NotFoundError: the project was deleted.
     """
@@ -46,6 +54,9 @@ def spend(
         # Two workers must not spend the same rest.
         projects.get(session, project_id, is_locked=True)
         rows = privacy_ledger.releases(session, project_id)
+        newest = privacy_ledger.newest_fit(rows, from_name, labels)
+        if kind == privacy_ledger.HEAD and newest_id != (None if newest is None else newest.id):
+            raise OvertakenError(f"control tag {from_name!r} of project {project_id} is fitted by another worker")
         before = _mechanisms(rows)
         spent = spent_epsilon(before, settings.dp_delta)
         epsilon = spent_epsilon([*before, mechanism], settings.dp_delta)

@@ -1,8 +1,9 @@
 """Fits heads with differential privacy (DP_EPSILON), seldom: each fit takes a part of the project's budget.
 
 A head is fitted when its control tag has FIRST_TASKS annotated tasks, and again when there are GROWTH times as
-many. In between, and once the budget is spent, the former head stays as it is. So it does from HEAD_MAX_TASKS on:
-which tasks are left out then depends on the others, so that one task more would change more than its own row.
+many. In between, and once the budget is spent, the former head stays as it is. So it does from HEAD_MAX_TASKS on,
+and where annotations are so many that not all were read: which tasks are left out then depends on the others, so
+that one task more would change more than its own row.
 """
 
 import logging
@@ -15,7 +16,7 @@ from sqlalchemy.orm import undefer
 from lorabel.contracts import LabelsInput
 from lorabel.database import privacy_ledger, project_heads
 from lorabel.database.adapter_folders import HEAD_FILE, tag_folder
-from lorabel.database.tables import Project, ProjectHead
+from lorabel.database.tables import PrivacyRelease, Project, ProjectHead
 from lorabel.families.encoders.heads.fit import label_shares
 from lorabel.families.encoders.heads.fit_private import fit_private_choices
 from lorabel.families.encoders.heads.parts import is_of_parts
@@ -40,6 +41,7 @@ def private_heads(
     adapters: Mapping[str, str],
     *,
     is_complete: bool,
+    is_cut: bool,
 ) -> dict[str, FittedHead]:
     """The heads that are to answer: fitted anew where that is due and the budget allows it, else the former ones.
 
@@ -47,6 +49,10 @@ def private_heads(
         collected: the annotated tasks with features, by control tag.
         adapters: name of the adapter beside the head, by control tag.
         is_complete: whether all features are there. No part of the budget is spent on some of the tasks.
+        is_cut: whether a limit has left annotations out.
+
+    Raises:
+        OvertakenError: another worker fits one of the heads.
     """
     with services.store.read() as session:
         former = project_heads.of_project(session, project.id, undefer(ProjectHead.annotation_ids))
@@ -61,8 +67,11 @@ def private_heads(
         labels, count = of_tag.tasks[0].labels, len(of_tag.tasks)
         newest = privacy_ledger.newest_fit(releases, tag, labels)
         least = FIRST_TASKS if newest is None else GROWTH * newest.tasks
-        is_due = least <= count < services.settings.head_max_tasks
-        head = _fit(services, project.id, tag, adapters.get(tag), of_tag) if is_due and is_complete else None
+        # Those that are chosen: a task that cannot be read has taken the place of another one.
+        is_cut_here = is_cut or len(of_tag.chosen) >= services.settings.head_max_tasks
+        head = None
+        if count >= least and is_complete and not is_cut_here:
+            head = _fit(services, project.id, tag, adapters.get(tag), of_tag, newest)
         if head is None and tag in former and former[tag].labels == labels:
             head = _former(services, former[tag])
         if head is not None:
@@ -87,7 +96,12 @@ def is_single_choice(question: object) -> bool:
 
 
 def _fit(
-    services: Services, project_id: int, tag: str, adapter: str | None, collected: Collected
+    services: Services,
+    project_id: int,
+    tag: str,
+    adapter: str | None,
+    collected: Collected,
+    newest: PrivacyRelease | None,
 ) -> FittedHead | None:
     """None if the budget is spent, or if the noise hides what there is to learn."""
     mechanism = Mechanism(noise_multiplier(services.settings))
@@ -102,6 +116,7 @@ def _fit(
             len(tasks),
             privacy_ledger.HEAD,
             labels,
+            newest_id=None if newest is None else newest.id,
         )
     except BudgetSpentError as error:
         log.warning("control tag %r: %s", tag, error)

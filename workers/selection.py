@@ -40,10 +40,12 @@ class Selection:
     Args:
         annotations: usable annotations, with all others of their tasks.
         too_large: new annotations of tasks that alone need more memory than there is; their JSON is not read.
+        is_partial: whether tasks were left out since those before them have filled the memory.
     """
 
     annotations: list[Annotation] = field(default_factory=list)
     too_large: list[Annotation] = field(default_factory=list)
+    is_partial: bool = False
 
     @property
     def new(self) -> list[Annotation]:
@@ -185,6 +187,8 @@ def _read(
             elif characters + task_characters <= limit:
                 characters += task_characters
                 chosen.append(task_id)
+            else:
+                selection.is_partial = True
         selection.annotations += session.scalars(
             select(Annotation).where(_is_of(project), Annotation.task_id.in_(chosen), *IS_USABLE)
         )

@@ -148,14 +148,16 @@ def require_trust(app_services: Services, url: str) -> None:
     """Refuse to send requests to an address that no operator has named.
 
     A connected Label Studio is trusted: media are fetched from it also at private addresses. Whoever has the
-    password, or sits at this machine, may say so, as with `lorabel connect`; others only for addresses that the
+    password may say so, as with `lorabel connect`. So may who sits at this machine, where we listen on a loopback
+    address only: what comes from elsewhere then comes through a proxy. Others may only name addresses that the
     settings or a connected project name.
 
     Raises:
         BadRequestError: the address is not trusted.
     """
     settings = app_services.settings
-    if settings.basic_auth is not None or is_at_this_machine():
+    is_local = _is_loopback(settings.host)
+    if settings.basic_auth is not None or (is_local and is_at_this_machine()):
         return
     with app_services.store.read() as session:
         known_urls = session.scalars(select(Project.label_studio_url).where(Project.label_studio_url.is_not(None)))
@@ -165,8 +167,12 @@ def require_trust(app_services: Services, url: str) -> None:
     if origin(url) not in origins:
         raise BadRequestError(
             f"{url} is not known here, and without a password anybody could name an address inside this network: "
-            "set BASIC_AUTH_USER and BASIC_AUTH_PASS, or LABEL_STUDIO_URL; or open this page, or run "
-            "`lorabel connect`, on the machine itself"
+            "set BASIC_AUTH_USER and BASIC_AUTH_PASS, or LABEL_STUDIO_URL; or "
+            + (
+                "open this page, without a proxy, or run `lorabel connect`, on the machine itself"
+                if is_local
+                else f"run `lorabel connect` on the machine itself (HOST={settings.host} lets others in)"
+            )
         )
 
 

@@ -10,7 +10,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +35,7 @@ NAME_BYTES = 16
 MOST_AT_ONCE = 2
 MOST_PROJECTS = 100
 CLOSE_TIMEOUT_S = 5.0
-# Nothing is written for so long only if the process has ended: a proof takes at most 110 s.
-SILENT_FOR = timedelta(minutes=5)
+SILENT_FOR = timedelta(seconds=connecting_files.SILENT_FOR_S)
 
 
 class Finding(BaseModel):
@@ -167,16 +166,21 @@ class Connections:
         token = self.token_of(connecting)
         if not self._slots.acquire(blocking=False):
             raise ConflictError("others are being connected now; try again in a minute")
-        try:
-            self._path(f"{connecting.name}.begun").touch(mode=0o600, exist_ok=False)
-        except FileExistsError:
-            self._slots.release()
-            return
-        begun = connecting.model_copy(update={"token": "", "projects": list(chosen), "is_anyway": is_anyway})
-        self._write(begun)
-        thread = threading.Thread(target=self._run, args=(begun, token), name="connecting", daemon=True)
-        self._threads.add(thread)
-        thread.start()
+        with ExitStack() as on_failure:
+            on_failure.callback(self._slots.release)
+            mark = self._path(f"{connecting.name}{connecting_files.BEGUN}")
+            try:
+                mark.touch(mode=0o600, exist_ok=False)
+            except FileExistsError:
+                return
+            on_failure.callback(mark.unlink, missing_ok=True)
+            begun = connecting.model_copy(update={"token": "", "projects": list(chosen), "is_anyway": is_anyway})
+            self._write(begun)
+            thread = threading.Thread(target=self._run, args=(begun, token), name="connecting", daemon=True)
+            self._threads.add(thread)
+            on_failure.callback(self._threads.discard, thread)
+            thread.start()
+            on_failure.pop_all()  # from here on the thread gives the slot back
 
     def close(self) -> None:
         """Wait for what is being connected, at most CLOSE_TIMEOUT_S."""
@@ -194,10 +198,12 @@ class Connections:
             log.exception("projects could not be connected from the page")
         finally:
             connecting.is_ended = True
-            self._write(connecting)
-            self._slots.release()
-            self._threads.discard(threading.current_thread())
-            self._on_end()
+            try:
+                self._write(connecting)
+            finally:
+                self._slots.release()
+                self._threads.discard(threading.current_thread())
+                self._on_end()
 
     def _connect(self, connecting: Connecting, project: ConnectingProject, token: str) -> None:
         """Connect one project as the command does."""

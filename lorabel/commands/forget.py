@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from lorabel.commands.context import new_table, open_context, print_json
-from lorabel.commands.forgotten_places import Places, delete, plan, record
+from lorabel.commands.forgotten_places import Places, budget_advice, delete, plan, record
 from lorabel.database.forgetting import Forgotten
 from lorabel.database.forgotten_events import Subject
 from lorabel.errors import SettingsError
@@ -33,6 +33,7 @@ def forget(
             planned = plan(context.settings, context.store, project_id, subject, is_retraining=is_retraining)
             if not is_json:
                 _show(context.console, name, planned, Places(), is_dry=True)
+                _say_budget(context.console, subject, planned)
             elif is_dry:
                 print_json(record(planned, Places()))
         if is_dry:
@@ -81,6 +82,11 @@ def _show(console: Console, name: str, forgotten: Forgotten, places: Places, *, 
         console.print(f"queued and running runs that are ended: {forgotten.active_runs}", highlight=False)
     for sentence in places.left:
         console.print(f"[red]left:[/red] {sentence}", highlight=False, soft_wrap=True)
+
+
+def _say_budget(console: Console, subject: Subject, planned: Forgotten) -> None:
+    if advice := budget_advice(subject, planned):
+        console.print(advice, highlight=False, soft_wrap=True)
 
 
 def _advise(console: Console, project_id: int, subject: Subject, forgotten: Forgotten) -> None:

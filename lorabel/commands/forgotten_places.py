@@ -21,10 +21,12 @@ from lorabel.database.forgotten_folders import ForgottenFolders
 from lorabel.database.forgotten_jobs import remove_jobs, rewrite_files
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
+from lorabel.database.tables import PrivacyRelease
 from lorabel.errors import NotFoundError
 from lorabel.settings import Settings
 
 TRACKING = "tracking"
+_RELEASES = PrivacyRelease.__tablename__
 REDIS_ANSWER_S = 10.0
 ELSEWHERE = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 
@@ -85,8 +87,9 @@ def delete(
     if subject.is_project or is_retraining:
         places.left += artifacts_elsewhere(settings, project_id)
     places.deleted["logs that were emptied"] = _empty_logs(settings)
-    connecting_files.remove_old(settings, kept_s=0.0)
-    _clean_redis(settings, project_id, places)
+    if connecting_files.remove_ended(settings):
+        places.left.append("what is being connected on the page now: run the command again in a few minutes")
+    _clean_redis(settings, project_id, subject, places)
     left = erase_deleted(store, forgetting.tables())
     if left is not None and store.is_sqlite:
         places.left.append(left)
@@ -120,6 +123,16 @@ def artifacts_elsewhere(settings: Settings, project_id: int) -> list[str]:
     return sentences
 
 
+def budget_advice(subject: Subject, forgotten: Forgotten) -> str:
+    """What to know of the privacy budget of a project that is forgotten; empty if nothing was spent."""
+    if not subject.is_project or not forgotten.rows[_RELEASES]:
+        return ""
+    return (
+        "what its privacy budget has paid for stays known to whoever has seen its models: if it is connected "
+        "again, its budget begins anew, and both add up for tasks that were annotated in both"
+    )
+
+
 def _empty_logs(settings: Settings) -> int:
     """Empty the logs of all parts, since any line may quote a task. Processes go on at the beginning."""
     count = 0
@@ -129,7 +142,7 @@ def _empty_logs(settings: Settings) -> int:
     return count
 
 
-def _clean_redis(settings: Settings, project_id: int, places: Places) -> None:
+def _clean_redis(settings: Settings, project_id: int, subject: Subject, places: Places) -> None:
     """Delete jobs, and have the embedded Redis write its files anew. Its data that were set aside go, too."""
     broken = settings.data_dir.absolute() / "redis.broken"
     shutil.rmtree(broken, ignore_errors=True)
@@ -139,7 +152,7 @@ def _clean_redis(settings: Settings, project_id: int, places: Places) -> None:
         return
     jobs = Jobs(settings, REDIS_ANSWER_S)
     try:
-        places.deleted["jobs in Redis"] = remove_jobs(jobs, project_id)
+        places.deleted["jobs in Redis"] = remove_jobs(jobs, project_id, is_all=subject.is_project)
         if settings.redis_url is None and not rewrite_files(jobs):
             places.left.append("Redis is still writing its files anew: run the command again")
     except RedisError as error:

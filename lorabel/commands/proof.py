@@ -16,6 +16,7 @@ from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import ProjectInfo
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
+from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 
 DOCTOR = "`lorabel doctor` looks at each part"
@@ -51,10 +52,11 @@ def prove(
         return False, f"no task can be predicted without its base model: {reason}; {DOCTOR}"
     if reason is not None:
         return False, f"task {task_id} cannot be read: {reason}; {DOCTOR}"
-    return read_answer(answer, silent, version_name(own_id, 0))
+    redactor = Redactor(settings.redacted_kinds, settings.redact_patterns)
+    return read_answer(answer, silent, version_name(own_id, 0), redactor)
 
 
-def read_answer(answer: Any, silent: str, base_version: str) -> tuple[bool, str]:
+def read_answer(answer: Any, silent: str, base_version: str, redactor: Redactor) -> tuple[bool, str]:
     """Whether the answer to Label Studio's test request is right for a task that could be read, and the finding.
 
     A sample of the answer: `{"task": {"id": 7, ...}, "response": [<prediction>], ...}`.
@@ -62,6 +64,7 @@ def read_answer(answer: Any, silent: str, base_version: str) -> tuple[bool, str]
     Args:
         silent: the part of the finding about control tags that are silent until taught; empty if there are none.
         base_version: the version that has learned nothing.
+        redactor: masks the texts that are quoted.
     """
     task_id = (answer.get("task") or {}).get("id")
     predictions = answer.get("response") or []
@@ -69,7 +72,7 @@ def read_answer(answer: Any, silent: str, base_version: str) -> tuple[bool, str]
     regions, version = prediction.get("result"), prediction.get("model_version")
     silent = silent if version == base_version else ""
     if regions:
-        values = ", ".join(_shown(region.get("value")) for region in regions)
+        values = ", ".join(_shown(region.get("value"), redactor) for region in regions)
         return (
             True,
             f"task {task_id} was predicted as {values} with score {prediction['score']:.2f} by {version}{silent}",
@@ -79,8 +82,9 @@ def read_answer(answer: Any, silent: str, base_version: str) -> tuple[bool, str]
     if regions == [] and prediction.get("score"):
         # A problem that allows any number of labels can answer with none.
         return True, f"task {task_id} was predicted to show none of the labels"
+    quoted = redactor.masked(repr(predictions))
     return False, (
-        f"task {task_id} was asked for, and {predictions!r:.200} came back: the model is not ready, or its answer "
+        f"task {task_id} was asked for, and {quoted:.200} came back: the model is not ready, or its answer "
         f"cannot be used; {DOCTOR}"
     )
 
@@ -107,13 +111,17 @@ def _unreadable_reason(store: Store, own_id: int, task_id: Any) -> str | None:
         return None if row is None else row.reason
 
 
-def _shown(value: Any) -> str:
-    """The value of a region, without the hundreds of numbers of a mask or a polygon."""
+def _shown(value: Any, redactor: Redactor) -> str:
+    """The value of a region, masked, without the hundreds of numbers of a mask or a polygon."""
     if not isinstance(value, dict):
-        return str(value)
-    return str(
-        {
-            name: f"{len(field)} numbers" if isinstance(field, list) and len(field) > LONGEST_LIST else field
-            for name, field in value.items()
-        }
-    )
+        return redactor.masked(str(value))
+    return str({name: _shown_field(field, redactor) for name, field in value.items()})
+
+
+def _shown_field(field: Any, redactor: Redactor) -> Any:
+    if isinstance(field, list):
+        is_long = len(field) > LONGEST_LIST
+        return f"{len(field)} numbers" if is_long else [_shown_field(item, redactor) for item in field]
+    if isinstance(field, dict):
+        return {name: _shown_field(item, redactor) for name, item in field.items()}
+    return redactor.masked(field) if isinstance(field, str) else field

@@ -15,10 +15,13 @@ REWRITE_S = 10.0
 POLL_S = 0.05
 
 
-def remove_jobs(jobs: Jobs, project_id: int) -> int:
+def remove_jobs(jobs: Jobs, project_id: int, *, is_all: bool) -> int:
     """Delete the project's look-aheads that wait, and all failed jobs. Redis is never the only place of any work.
 
     Jobs of runs name rows that are gone, and end at once.
+
+    Args:
+        is_all: also delete the jobs that wait to forget something of the project.
 
     Returns:
         How many jobs were deleted.
@@ -26,11 +29,12 @@ def remove_jobs(jobs: Jobs, project_id: int) -> int:
     Raises:
         RedisError: Redis cannot be reached.
     """
-    is_lookahead = re.compile(rf"lookahead-{project_id}(-[0-9]+)?")
+    pattern = rf"lookahead-{project_id}(-[0-9]+)?"
+    is_removed = re.compile(rf"{pattern}|forget-{project_id}-.*" if is_all else pattern)
     deleted = 0
     for name in (LIGHT, TRAIN, BULK, LOOKAHEAD):
         queue = Queue(name, connection=jobs.redis, serializer=JSONSerializer)
-        waiting = [job_id for job_id in queue.get_job_ids() if is_lookahead.fullmatch(job_id)]
+        waiting = [job_id for job_id in queue.get_job_ids() if is_removed.fullmatch(job_id)]
         for job_id in [*waiting, *queue.failed_job_registry.get_job_ids(cleanup=False)]:
             deleted += _delete(job_id, queue)
     return deleted

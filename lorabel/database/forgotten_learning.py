@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
-from lorabel.database import project_heads, training_runs, versions
+from lorabel.database import privacy_ledger, project_heads, training_runs, versions
 from lorabel.database.project_heads import VERSION_HEADS
 from lorabel.database.tables import Annotation, ModelVersion, Project, ProjectHead, TrainingRun, VersionState, now
 
@@ -114,6 +114,7 @@ def reset_heads(session: Session, project: Project) -> int:
         How many heads answered.
     """
     heads = project_heads.of_project(session, project.id)
+    privacy_ledger.forget_heads(session, project.id)
     session.execute(delete(ProjectHead).where(ProjectHead.project_id == project.id))
     project.head_number = 0
     project.head_config = project.label_config

@@ -136,16 +136,17 @@ class Jobs:
             self._looked_ahead.pop(job_id, None)
         return False
 
-    def forget(self, sealed: str) -> bool:
+    def forget(self, project_id: int, sealed: str) -> bool:
         """Have a project, a task or what an annotator did deleted.
 
         Args:
+            project_id: in the job's id, by which `forgotten_jobs.remove_jobs` finds it.
             sealed: by `lorabel.database.forget_requests`, since others may be able to write to Redis.
 
         Returns:
             False if Redis cannot be reached. No sweep adds the job later.
         """
-        return self._enqueue(LIGHT, FORGET_JOB, [sealed], f"forget-{uuid4()}", lambda queue: False)
+        return self._enqueue(LIGHT, FORGET_JOB, [sealed], f"forget-{project_id}-{uuid4()}", lambda queue: False)
 
     def is_reachable(self) -> bool:
         """Whether Redis answers."""

@@ -1,7 +1,7 @@
 """What the differentially private fits and training runs of a project have spent of its budget.
 
 The ledger is only added to: `lorabel forget` of a task or an annotator keeps it, since noise that was spent stays
-spent. It has no tasks, only their number.
+spent, and only takes the labels out of it, so that heads are fitted again. It has no tasks, only their number.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from lorabel.database.tables import PrivacyRelease
 
 HEAD, ADAPTER = "head", "adapter"
+FORGOTTEN = ""
+"""In place of a head's labels: the head was deleted."""
 VERSION_PRIVACY = "privacy"
 """Key of `ModelVersion.metrics`: what the project had spent when the version was made, see `Spent`."""
 
@@ -63,3 +65,9 @@ def newest_fit(rows: Sequence[PrivacyRelease], from_name: str, labels: str) -> P
     """The newest fit of a control tag's head for such labels."""
     fits = (row for row in rows if (row.kind, row.from_name, row.labels) == (HEAD, from_name, labels))
     return max(fits, key=lambda row: row.id, default=None)
+
+
+def forget_heads(session: Session, project_id: int) -> None:
+    """Have the next fit of each head count as the first, since the heads of before are deleted."""
+    of_heads = update(PrivacyRelease).where(PrivacyRelease.project_id == project_id, PrivacyRelease.kind == HEAD)
+    session.execute(of_heads.values(labels=FORGOTTEN))

@@ -8,11 +8,12 @@ from lorabel.database.base_table import Table
 
 
 class PrivacyRelease(Table):
-    """A fit or a training run that was made with noise. Written before it begins, and never changed.
+    """A fit or a training run that was made with noise. Written before it begins.
 
     Attributes:
         kind: `head` or `adapter`.
-        labels: digest of what the fitted head answers, see `ProjectHead.labels`; empty for adapters.
+        labels: digest of what the fitted head answers, see `ProjectHead.labels`; empty for adapters, and
+            for heads that `lorabel forget` has deleted.
         tasks: how many annotated tasks it was made from.
         noise_multiplier: standard deviation of the noise, as a multiple of what one task can change.
         sample_rate: with which a task was in a sample, 1 for heads.

@@ -18,6 +18,8 @@ LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 LINGER_S = 2.0
 # Read at once of a request's begin, and of its rest. Each reading gives Python's lock away, so few are better.
 BEGIN_BYTES, REST_BYTES = 64 * 1024, 1024 * 1024
+# Sent at once over TLS, where nothing counts as sent before all of it is.
+TLS_BYTES = 64 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NO_BODY = b"Connection: close\r\nContent-Length: 0\r\n\r\n"
 TIMEOUT_ANSWER = b"HTTP/1.1 408 Request Timeout\r\n" + NO_BODY
@@ -124,7 +126,8 @@ class Connection:
         """Send as much of the answer as the client takes now. Returns False if the client has gone."""
         try:
             while self.unsent:
-                sent = self.socket.send(self.unsent)
+                # After "later" the same bytes come again, as OpenSSL wants it.
+                sent = self.socket.send(self.unsent[:TLS_BYTES] if self.is_tls else self.unsent)
                 del self.unsent[:sent]
                 self.expires_at += sent / SLOWEST_BYTES_PER_S
         except LATER:

@@ -7,13 +7,14 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 from flask.testing import FlaskClient
 
-from backend.pages.connections import MOST_AT_ONCE
-from backend.services import Services
+from backend.pages.connections import MOST_AT_ONCE, Connecting, ConnectingProject
+from backend.services import EXTENSION, Services
 from lorabel.database import connecting_files, projects
 from lorabel.settings import Settings
 from tests.backend.test_pages import get, read_rows, text_of, token
@@ -195,6 +196,18 @@ def test_an_address_that_nobody_has_named_is_for_those_with_the_password_or_at_t
     assert send(client, environ=ELSEWHERE, url=fake.url, token=PERSONAL_TOKEN)[0] == 303
 
 
+def test_at_this_machine_counts_only_where_nobody_else_can_connect(
+    client: FlaskClient, services: Services, fake: FakeLabelStudio
+) -> None:
+    """A proxy on this machine may say nothing of itself, and pass on a Host that a stranger has made up."""
+    settings = services.settings.model_copy(update={"host": "0.0.0.0"})
+    client.application.extensions[EXTENSION] = replace(services, settings=settings)
+    status, text = send(client, url=fake.url, token=PERSONAL_TOKEN)
+    assert status == 422 and "HOST=0.0.0.0 lets others in" in text_of(text) and fake.requests == []
+    client.application.extensions[EXTENSION] = services
+    assert send(client, url=fake.url, token=PERSONAL_TOKEN)[0] == 303
+
+
 def test_a_token_by_plain_http_over_the_network_is_warned_of(client: FlaskClient) -> None:
     warning = "who can read the network can read the token"
     assert warning not in text_of(get(client, CONNECT))
@@ -253,6 +266,30 @@ def test_only_some_are_connected_at_a_time(client: FlaskClient, services: Servic
     services.connections._slots.release()
     assert send(client, path, project="1")[0] == 303
     services.connections.close()
+
+
+def test_an_attempt_that_cannot_be_written_takes_no_place(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = services.connections
+    chosen = [ConnectingProject(label_studio_id=1, title="Moods")]
+    kept = connections.add("http://127.0.0.1:9", "a token", BACKEND, None)
+
+    def fail(connecting: Connecting) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connections, "_write", fail)
+        for _ in range(MOST_AT_ONCE + 1):
+            with pytest.raises(OSError, match="no space"):
+                connections.begin(kept, chosen, is_anyway=False)
+        for _ in range(MOST_AT_ONCE + 1):
+            assert connections._slots.acquire(blocking=False)
+            with pytest.raises(OSError, match="no space"):
+                connections._run(kept.model_copy(), "a token")
+    connections.begin(kept, chosen, is_anyway=False)
+    connections.close()
+    assert connections.read(kept.name).is_ended
 
 
 @pytest.mark.parametrize("path", [CONNECT, "/ui/label-config"])

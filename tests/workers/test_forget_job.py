@@ -10,8 +10,6 @@ from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.services import EXTENSION
-from lorabel.database import forget_requests
-from lorabel.database.forgotten_events import Subject
 from lorabel.errors import ForbiddenFormError
 from tests.backend.test_pages import get, text_of, token
 from tests.workers.events import PROJECT
@@ -36,7 +34,7 @@ def sealed() -> list[str]:
 def client(services: Services, monkeypatch: pytest.MonkeyPatch, sealed: list[str]) -> Iterator[FlaskClient]:
     app: Flask = create_app(services.settings)
     backend = app.extensions[EXTENSION]
-    monkeypatch.setattr(backend.jobs, "forget", lambda argument: sealed.append(argument) or True)
+    monkeypatch.setattr(backend.jobs, "forget", lambda project_id, argument: sealed.append(argument) or True)
     monkeypatch.setattr(Services, "current", staticmethod(lambda: services))
     yield app.test_client()
     backend.close()
@@ -112,6 +110,3 @@ def test_a_job_that_nobody_of_ours_has_sealed_is_not_done(client: FlaskClient, s
         with pytest.raises(ForbiddenFormError):
             forget.forget(argument)
     assert traces(services, MARKER) != []
-    assert forget_requests.unseal(
-        keyring, forget_requests.seal(keyring, 3, Subject(annotator_id=4), is_retraining=True)
-    ) == (3, Subject(annotator_id=4), True)

@@ -134,6 +134,8 @@ def test_a_task_that_is_too_large_for_the_memory_is_skipped_and_others_are_read(
     annotate(store, 4, 5, task_data={"text": "x" * 100_000})
     selection = select(store, settings, train_memory_mb=1)
     assert ids_of(selection) == [2, 3, 4], "5 fits into the memory of the next run"
+    assert selection.is_partial
+    assert not select(store, settings, train_memory_mb=1000).is_partial
     assert list(selection.skipped) == [1]
     assert "too large for TRAIN_MEMORY_MB" in selection.skipped[1]
     assert sorted(annotation.id for annotation in selection.new) == [1, 2, 3, 4]

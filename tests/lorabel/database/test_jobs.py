@@ -13,6 +13,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from lorabel.commands.embedded_redis import EmbeddedRedis
+from lorabel.database.forgotten_jobs import remove_jobs
 from lorabel.database.jobs import COLLECT_LINGER_S, Jobs
 from lorabel.database.tables import BulkRun
 from lorabel.settings import Settings
@@ -75,6 +76,14 @@ def test_redis_is_asked_once_for_all_events_of_a_short_time(jobs: Jobs, monkeypa
 def test_a_job_that_is_queued_is_not_added_again(jobs: Jobs) -> None:
     assert all(jobs.train(3) for _ in range(5))
     assert len(queued(jobs, "train")) == 1
+
+
+def test_requests_to_forget_go_with_their_project(jobs: Jobs) -> None:
+    """The job of one request must not take back others, unless everything is forgotten."""
+    assert jobs.forget(1, "a task") and jobs.forget(1, "the project") and jobs.forget(12, "another project")
+    assert remove_jobs(jobs, 1, is_all=False) == 0
+    assert remove_jobs(jobs, 1, is_all=True) == 2
+    assert [arguments for _, _, arguments in queued(jobs, "light")] == [("another project",)]
 
 
 def test_at_most_one_look_ahead_job_per_project_is_queued_and_one_per_event(jobs: Jobs) -> None:

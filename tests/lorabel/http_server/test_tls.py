@@ -4,13 +4,17 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from gunicorn.config import Config
 
 from lorabel.errors import SettingsError
+from lorabel.http_server.connection import Connection, State
+from lorabel.http_server.heads import Heads
 from lorabel.network import server_tls
 from tests.certificates import Authority, make_authority
 from tests.lorabel.http_server.test_worker import MEGABYTE, THREADS, http, received, server
@@ -53,6 +57,33 @@ def test_a_request_may_come_in_any_pieces_and_the_next_with_it(port: int, trusti
             client.sendall(bytes([byte]))
         client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"GET /health HTTP/1.0\r\n\r\n")
         assert received(client).count(b"200 OK") == 4
+
+
+def test_each_part_of_an_answer_that_is_taken_gives_the_client_more_time(
+    authority: Authority, trusting: ssl.SSLContext
+) -> None:
+    """A large answer to a client that reads slowly is not cut off after the time for one part."""
+    ours, theirs = socket.socketpair()
+    certificate = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.load_cert_chain(authority.certify())
+    connection = Connection(ours, "client", "server", Heads(Config()), 5.0, MEGABYTE, 30.0, certificate)
+    with ThreadPoolExecutor(1) as pool:
+        shaking = pool.submit(trusting.wrap_socket, theirs, server_hostname="127.0.0.1")
+        while not shaking.done():
+            connection.receive()
+        answer = bytes(range(256)) * 16_384
+        with shaking.result() as client:
+            connection.enter(State.SENDING)
+            expires_at, received_bytes = connection.expires_at, b""
+            connection.sendall(answer)
+            assert connection.send()
+            assert 0 < len(connection.unsent) < len(answer)
+            assert connection.expires_at > expires_at
+            while len(received_bytes) < len(answer):
+                received_bytes += client.recv(16_384)
+                assert connection.send()
+            assert received_bytes == answer and not connection.unsent
+    connection.close()
 
 
 def test_an_answer_ends_as_tls_ends(port: int, trusting: ssl.SSLContext) -> None:
