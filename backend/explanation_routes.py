@@ -81,7 +81,8 @@ class ExplanationRecord(Record):
 @blueprint.get(f"{TASK}/explanation")
 def explain(project_id: int, task_id: int) -> dict[str, Any]:
     """Explain the model's answer about a task (`?label=urgent`: its answer about that label)."""
-    explanation = explain_task(services(), project_id, task_id, request.args.get("label"))
+    client = request.environ.get("gunicorn.socket")
+    explanation = explain_task(services(), project_id, task_id, request.args.get("label"), client)
     return as_json(_record(explanation))
 
 

@@ -28,6 +28,8 @@ from lorabel.search.searcher import Searcher
 from lorabel.settings import Settings
 
 EXTENSION = "lorabel"
+# Each explanation takes the device for seconds, and a thread as long.
+EXPLANATIONS_AT_ONCE, EXPLANATION_RETRY_S = 2, 5
 RESERVED_THREADS = 4
 
 
@@ -36,6 +38,7 @@ class Services:
     """The objects that the routes use. Thread-safe.
 
     Attributes:
+        explanation_slots: limits the explanations that are computed at once; each takes hundreds of passes.
         prediction_slots: limits the threads that predict or search, so that RESERVED_THREADS stay free for /health
             and /setup.
     """
@@ -49,6 +52,7 @@ class Services:
     metrics: Metrics
     searcher: Searcher
     prediction_slots: BoundedSemaphore
+    explanation_slots: BoundedSemaphore
     live_projects: LiveProjects
     active_runs: ActiveRuns
     vitals: Vitals
@@ -77,6 +81,7 @@ class Services:
             Metrics(settings),
             Searcher(settings, store, model_client, authorizations),
             BoundedSemaphore(settings.threads - RESERVED_THREADS),
+            BoundedSemaphore(EXPLANATIONS_AT_ONCE),
             LiveProjects(store, settings),
             ActiveRuns(store),
             vitals,
@@ -113,6 +118,24 @@ def prediction_slot(services: Services) -> Iterator[None]:
         yield
     finally:
         services.prediction_slots.release()
+
+
+@contextmanager
+def explanation_slot(services: Services) -> Iterator[None]:
+    """Hold one of the EXPLANATIONS_AT_ONCE, and one of the threads for predictions.
+
+    Raises:
+        ModelServerBusyError: all of them are taken.
+    """
+    if not services.explanation_slots.acquire(blocking=False):
+        raise ModelServerBusyError(
+            "other explanations are being computed; try again in a moment", retry_after_s=EXPLANATION_RETRY_S
+        )
+    try:
+        with prediction_slot(services):
+            yield
+    finally:
+        services.explanation_slots.release()
 
 
 def services() -> Services:

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from socket import socket
 from time import monotonic
 
-from backend.services import Services, prediction_slot
+from backend.services import Services, explanation_slot
 from lorabel.database import projects
 from lorabel.database.tables import Project
 from lorabel.database.task_results import newest_results
 from lorabel.errors import LorabelError, ModelServerBusyError, NotFoundError
+from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.explanation import TagExplanation, explain
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
@@ -58,16 +60,19 @@ class TaskExplanation:
     nearest_reason: str | None
 
 
-def explain_task(services: Services, project_id: int, task_id: int, label: str | None) -> TaskExplanation:
+def explain_task(
+    services: Services, project_id: int, task_id: int, label: str | None, client: socket | None
+) -> TaskExplanation:
     """Explain what the live version answers about a task.
 
     Args:
         label: that is explained; None for the likeliest.
+        client: the connection of who reads it. When it is closed, the rest is not computed.
 
     Raises:
         NotFoundError: no such project, or the task is not known here and Label Studio does not tell it.
         LabelConfigError: the label config cannot be read.
-        ModelServerBusyError: every thread for predictions is taken.
+        ModelServerBusyError: too many others are being explained, or every thread for predictions is taken.
     """
     with services.store.read() as session:
         project = projects.get(session, project_id)
@@ -78,8 +83,10 @@ def explain_task(services: Services, project_id: int, task_id: int, label: str |
     resolve = services.authorizations.resolver(project, services.settings)
     # Low, so that the predictions of tasks that annotators open go first.
     deadline = monotonic() + services.settings.predict_timeout_s
-    caller = PredictionCaller(services.model_client, project.id, Priority.BULK, deadline)
-    with prediction_slot(services):
+    caller = PredictionCaller(
+        services.model_client, project.id, Priority.BULK, deadline, lambda: is_disconnected(client)
+    )
+    with explanation_slot(services):
         tags = explain(model, data, resolve, caller, label)
         nearest, reason = _nearest(services, project, task_id)
     return TaskExplanation(project, task_id, data, model.version, tags, nearest, reason)

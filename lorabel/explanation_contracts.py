@@ -116,18 +116,26 @@ class Explanation(Contract):
 
     Args:
         label: index of the label that is explained; None for a rating.
-        score: the probability of the label, or the rating.
+        score: the probability of the label, or the rating; None if nothing is explained.
         contents: one for each content. The parts that other pieces compute have weight 0.
+        reason: why nothing is explained; None if something is.
     """
 
     kind: ClassVar[str] = "explanation_of_answer"
-    label: int | None
-    score: float
-    contents: tuple[ContentWeights, ...]
+    label: int | None = None
+    score: float | None = None
+    contents: tuple[ContentWeights, ...] = ()
+    reason: str | None = None
 
     @classmethod
     def joined(cls, pieces: Sequence[Self]) -> Self:
-        """Return the explanation that consists of all pieces."""
+        """Return the explanation that consists of all pieces.
+
+        Raises:
+            ValueError: they are about different labels or contents.
+        """
+        if len(labels := {piece.label for piece in pieces}) > 1:
+            raise ValueError(f"the pieces explain different labels: {labels}")
         contents = list(pieces[0].contents)
         for piece in pieces[1:]:
             contents = [a.plus(b) for a, b in zip(contents, piece.contents, strict=True)]

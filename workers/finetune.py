@@ -159,11 +159,11 @@ def _train_problem(
     helps = recipe.is_for_head or family.adapters_rival_heads
     if has_head and not helps and services.settings.lora_towers == "auto":
         return Attempt(None, plan.skipped, decision=HEAD_ALONE)
-    fault = peft_kinds.refusal(recipe.kind, family, lora.new_layers(family, question, recipe))
+    live = _live_folder(services, project, problem, family, recipe)
+    fault = peft_kinds.refusal(recipe.kind, family, lora.new_layers(family, question, recipe), live)
     fault = fault or private_training.refusal(services.settings, family, recipe, question)
     if fault is not None:
         return Attempt(None, plan.skipped, decision=fault)
-    live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
     # Also where the head is not fitted yet, as in a run on annotations that were there before the project was
     # connected. Not where people went back to a version without heads.

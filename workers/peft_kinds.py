@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from peft import AdaLoraConfig, AdaLoraModel, IA3Config, LoraConfig, PeftConfig, PeftModel
+from peft import AdaLoraConfig, AdaLoraModel, IA3Config, LoraConfig, PeftConfig, PeftModel, load_peft_weights
 from torch import Tensor, nn
 
 from lorabel.adapter_kinds import ADALORA, DORA, IA3, RSLORA, kind_of
@@ -77,11 +77,19 @@ def adapted_layers(weights: Collection[str]) -> set[str]:
     return {key.removesuffix(part) for key, part in endings if key.endswith(part)}
 
 
-def refusal(kind: str, family: Family, layers: Collection[str]) -> str | None:
-    """Return why adapters of a kind cannot be trained on these layers, as a sentence; None if they can."""
+def refusal(kind: str, family: Family, layers: Collection[str], live: Path | None = None) -> str | None:
+    """Return why adapters of a kind cannot be trained, as a sentence; None if they can.
+
+    Args:
+        layers: those of a new adapter.
+        live: the folder of the adapter whose layers are trained as well.
+    """
     if kind not in (DORA, IA3):
         return None
-    zero_layers = [name for name in sorted(layers) if _is_zero(kind, family.module.get_submodule(name))]
+    live_layers = set() if live is None else adapted_layers(load_peft_weights(live, device="cpu"))
+    zero_layers = [
+        name for name in sorted({*layers, *live_layers}) if _is_zero(kind, family.module.get_submodule(name))
+    ]
     if not zero_layers:
         return None
     what = "divides by the norms of weights" if kind == DORA else "only multiplies what a layer computes"

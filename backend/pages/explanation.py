@@ -114,7 +114,8 @@ def read_page(services: Services, project_id: int, task_id: int) -> ExplanationP
     Raises:
         NotFoundError, LabelConfigError, ModelServerBusyError: see `explain_task`.
     """
-    explained = explain_task(services, project_id, task_id, request.args.get("label"))
+    client = request.environ.get("gunicorn.socket")
+    explained = explain_task(services, project_id, task_id, request.args.get("label"), client)
     project = explained.project
     access = label_studio_access(project, services.settings)
     url = None if access is None else access.public_url or access.url

@@ -36,7 +36,7 @@ from backend.pages.paging import page_url
 from backend.services import services
 from lorabel.database import bulk_runs, training_runs, versions
 from lorabel.database.tables import BulkRunKind
-from lorabel.errors import UnreadableError
+from lorabel.errors import ModelServerBusyError, UnreadableError
 from lorabel.inference import promotion
 
 log = logging.getLogger(__name__)
@@ -154,10 +154,14 @@ def show_tasks(project_id: int) -> str:
 
 
 @blueprint.get(f"{PROJECT}/tasks/{NUMBER}task_id>")
-def show_task(project_id: int, task_id: int) -> str:
-    """Show why the model answers about a task as it does."""
-    view = explanation.read_page(services(), project_id, task_id)
-    return render_template("explanation.html", view=view)
+def show_task(project_id: int, task_id: int) -> AnyResponse:
+    """Show why the model answers about a task as it does; only a sentence if too many others are explained."""
+    try:
+        view = explanation.read_page(services(), project_id, task_id)
+    except ModelServerBusyError as error:
+        html = render_template("explanation_later.html", project_id=project_id, task_id=task_id, reason=str(error))
+        return Response(html, 503, {"Retry-After": str(error.retry_after_s)})
+    return Response(render_template("explanation.html", view=view))
 
 
 @blueprint.get(f"{PROJECT}/tasks/{NUMBER}task_id>/pictures/{NUMBER}number>")

@@ -192,6 +192,12 @@ class AudioTextEncoder(SegmentingEncoder):
         time = data.shape[2]
         return data.roll(round(shift * MAX_SHIFT * time), 2) + gain * MAX_GAIN_DB
 
+    def emptied(self, modality: Modality, data: Any) -> Any:
+        """Return an empty text, or silence as long as a sound; see `ExplainingEncoder.emptied`."""
+        if modality == Modality.TEXT:
+            return super().emptied(modality, data)
+        return self._silence.expand(len(data), -1, -1, -1)
+
     def tower(self, modality: Modality) -> frozenset[str]:
         """Return the names of the text tower's or the audio tower's layers."""
         return self._text_layers if modality == Modality.TEXT else self._audio_layers
@@ -219,6 +225,15 @@ class AudioTextEncoder(SegmentingEncoder):
         """Repeat a spectrogram until it is as long as the model reads."""
         repeats = -(-self._mel_frames // mel.shape[2])
         return mel if repeats < 2 else mel.repeat(1, 1, repeats, 1)[:, :, : self._mel_frames]
+
+    @cached_property
+    def _silence(self) -> Tensor:
+        """(1, channels, time, mel bands): a window of silence. Zeros of a spectrogram are a loud noise."""
+        samples = np.zeros(self.extractor.nb_max_samples, np.float32)
+        mel: Tensor = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")[
+            "input_features"
+        ]
+        return mel.float()
 
     @cached_property
     def _voice(self) -> VoiceActivity:

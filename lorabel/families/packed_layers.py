@@ -60,7 +60,9 @@ def pack_layers(module: nn.Module) -> None:
     Only layers in bfloat16 on a CPU that computes in it: torch multiplies float32 by another library, with results
     that differ.
     """
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    # A torch without oneDNN lacks the operators.
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not has_onednn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
     for layer in module.modules():
         if type(layer) is nn.Linear:

@@ -15,14 +15,16 @@ from lorabel.explanation_contracts import ContentWeights, Explanation, Explanati
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.prediction import LATE, ProjectModel, Question, questions_about
-from lorabel.inference.requests import Output, PredictionCaller, Unreadable
+from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.problems._choices import ChoicesProblem
 from lorabel.problems.base import Problem, TaskData
 
 log = logging.getLogger(__name__)
 
-# Rows into which an explanation is divided: predictions go between them.
-PIECES = 8
+# Rows into which an explanation is divided for each content, and in all: predictions go between them.
+PIECES, MOST_PIECES = 8, 32
+# Each picture is computed about 140 times, and each row reads all contents.
+MOST_CONTENTS = 16
 EXPLAINED = frozenset({Modality.TEXT, Modality.IMAGE, Modality.AUDIO})
 WITHOUT_PARTS = "sounds are not divided: only their share is known"
 
@@ -123,15 +125,11 @@ def _explain(
         return replace(unexplained, reason=f"answers of {binding.name} are not explained")
     if others := sorted(contract.modalities - EXPLAINED):
         return replace(unexplained, reason=f"answers about {' and '.join(others)} are not explained")
+    if len(contents) > MOST_CONTENTS:
+        return replace(unexplained, reason=f"answers about more than {MOST_CONTENTS} contents are not explained")
     wanted = labels.index(label) if label is not None and label in labels else None
-    rows = [
-        PredictRow(
-            kind=piece.kind, input=piece.model_dump(mode="json"), adapter=question.adapter, head=question.head
-        )
-        for piece in ExplanationInput.of(contract, wanted, PIECES)
-    ]
     try:
-        answer = _joined(requests.send(caller, rows, LATE), len(contents), len(labels))
+        answer = _answer(caller, question, contract, wanted, len(labels))
     except (ModelServerError, UnreadableError) as error:
         return replace(unexplained, reason=cut(str(error)))
     explained = zip(contents, answer.contents, _shares(answer.contents), strict=True)
@@ -143,27 +141,53 @@ def _explain(
     )
 
 
-def _joined(answers: Sequence[Output | Unreadable], contents: int, labels: int) -> Explanation:
-    """The pieces together.
+def _answer(
+    caller: PredictionCaller,
+    question: Question,
+    contract: LabelsInput | RatingInput,
+    wanted: int | None,
+    labels: int,
+) -> Explanation:
+    """The pieces together. The first says which label the others explain: the likeliest may change meanwhile.
 
     Args:
-        contents: of the question.
-        labels: likewise.
+        wanted: the label that is explained; None for the likeliest.
+        labels: how many there are.
 
     Raises:
+        ModelServerError: see `requests.send`.
         UnreadableError: a piece has no answer, or one that makes no sense.
     """
-    for answer in answers:
-        if isinstance(answer, Unreadable):
-            raise UnreadableError(answer.reason, is_permanent=answer.is_permanent)
+    count = len(contract.contents)
+    pieces = ExplanationInput.of(contract, wanted, min(PIECES * count, MOST_PIECES))
     try:
-        joined = Explanation.joined([Explanation.model_validate(answer) for answer in answers])
-        if len(joined.contents) != contents or (joined.label is not None and not 0 <= joined.label < labels):
-            raise ValueError(f"label {joined.label}, {len(joined.contents)} contents")
-        return joined
+        (first,) = _send(caller, question, pieces[:1])
+        if len(first.contents) != count or (first.label is not None and not 0 <= first.label < labels):
+            raise ValueError(f"label {first.label}, {len(first.contents)} contents")
+        others = [piece.model_copy(update={"label": first.label}) for piece in pieces[1:]]
+        return Explanation.joined([first, *_send(caller, question, others)])
     except (ValidationError, ValueError) as error:
         log.error("the model server's explanation makes no sense: %s", error)
         raise UnreadableError("the model server's explanation makes no sense", is_permanent=False) from error
+
+
+def _send(caller: PredictionCaller, question: Question, pieces: Sequence[ExplanationInput]) -> list[Explanation]:
+    """The answers to pieces; see `_answer` for what is raised."""
+    rows = [
+        PredictRow(
+            kind=piece.kind, input=piece.model_dump(mode="json"), adapter=question.adapter, head=question.head
+        )
+        for piece in pieces
+    ]
+    explanations = []
+    for answer in requests.send(caller, rows, LATE):
+        if isinstance(answer, Unreadable):
+            raise UnreadableError(answer.reason, is_permanent=answer.is_permanent)
+        explanation = Explanation.model_validate(answer)
+        if explanation.reason is not None:
+            raise UnreadableError(explanation.reason, is_permanent=False)
+        explanations.append(explanation)
+    return explanations
 
 
 def _shares(contents: Sequence[ContentWeights]) -> list[float | None]:

@@ -2,13 +2,14 @@
 
 import io
 import re
+import socket
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from backend.services import Services
+from backend.services import Services, explanation_slot
 from lorabel.database import projects
 from lorabel.inference.messages import Priority
 from tests.backend import page_history
@@ -64,7 +65,34 @@ def test_predictions_go_between_the_pieces_of_an_explanation(
     client.get(TASK.format(5))
     asked = [request for request in model_server.requests if request.rows[0].kind == "explanation"]
     assert asked and all(request.priority == Priority.BULK for request in asked)
-    assert {row.input["pieces"] for request in asked for row in request.rows} == {8}
+    pieces = [(len(row.input["contents"]), row.input["piece"]) for request in asked for row in request.rows]
+    # Eight for each content: the rating's picture, and the picture and the text of the label.
+    assert sorted(pieces) == [(count, piece) for count in (1, 2) for piece in range(8 * count)]
+
+
+def test_all_pieces_explain_the_label_that_the_first_has_found(
+    client: FlaskClient, both: dict[str, Any], model_server: FakeModelServer
+) -> None:
+    """The likeliest label may change between two pieces."""
+    client.get(TASK.format(5))
+    asked = [row for request in model_server.requests for row in request.rows if row.kind == "explanation"]
+    labels = [row.input["label"] for row in asked if row.input["labels"]]
+    assert labels == [None] + [0] * 15
+
+
+@pytest.mark.parametrize(("count", "is_explained"), [(16, True), (17, False)])
+def test_a_task_of_many_contents_has_a_reason_and_of_several_few_pieces(
+    client: FlaskClient, services: Services, model_server: FakeModelServer, count: int, is_explained: bool
+) -> None:
+    config = BOTH.replace('value="$image"', 'valueList="$image"')
+    projects.upsert(services.store, 1, label_config=config, hostname=page_history.ADDRESS)
+    pictures = [picture_url(8 + number, 8) for number in range(count - 1)]
+    annotate(services, 1, 5, "blue", task_data={"image": pictures, "text": "a blue pump"})
+    reason = by_tag(client.get(TASK.format(5)).json)["label"]["reason"]
+    assert (reason is None) == is_explained
+    asked = [row.input for request in model_server.requests for row in request.rows if row.kind == "explanation"]
+    assert len([question for question in asked if question["labels"]]) == (32 if is_explained else 0)
+    assert reason is None or "more than 16 contents" in reason
 
 
 def test_the_nearest_annotated_tasks_are_beside_it(
@@ -119,6 +147,29 @@ def test_threads_for_predictions_that_are_all_taken_are_503(client: FlaskClient,
     while services.prediction_slots.acquire(blocking=False):
         """Every thread for predictions is taken."""
     assert client.get(TASK.format(5)).status_code == 503
+
+
+@pytest.mark.usefixtures("both")
+def test_few_explanations_are_computed_at_once(client: FlaskClient, services: Services) -> None:
+    with explanation_slot(services), explanation_slot(services):
+        refused, page = client.get(TASK.format(5)), client.get(f"{TASKS}/5")
+    assert (refused.status_code, page.status_code) == (503, 503)
+    assert int(refused.headers["Retry-After"]) > 0 and "Retry-After" in page.headers
+    assert "other explanations are being computed" in text_of(page.text)
+    assert client.get(TASK.format(5)).status_code == 200
+
+
+@pytest.mark.usefixtures("both")
+@pytest.mark.parametrize("path", [TASK.format(5), f"{TASKS}/5"])
+def test_an_explanation_is_given_up_when_the_reader_leaves(
+    client: FlaskClient, model_server: FakeModelServer, path: str
+) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    model_server.wait_s = 0.5
+    with ours:
+        answer = client.get(path, environ_overrides={"gunicorn.socket": ours})
+    assert "cannot be reached" in answer.text
 
 
 @pytest.mark.usefixtures("both")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AdaLoraConfig
+from peft import AdaLoraConfig, LoraConfig
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lorabel.adapter_kinds import ADALORA, DORA, IA3, KINDS, LORA, RSLORA
 from lorabel.database.adapter_folders import AdapterFolders
@@ -169,6 +169,17 @@ def test_layers_that_begin_with_zeros_are_refused_where_a_kind_cannot_learn_them
     assert (fault is not None) == is_refused
     assert fault is None or ("heads.rating" in fault and "LORA_KIND_DUAL_ENCODER=lora" in fault)
     assert peft_kinds.refusal(kind, both_towers, layers[:-1]) is None
+
+
+def test_layers_of_live_that_begin_with_zeros_are_refused(both_towers: DualEncoder, tmp_path: Path) -> None:
+    """Live has learned layers that are not trained now, but that its successor is put on, too."""
+    layers = both_towers.trained_layers(QUESTION)
+    weights = {"base_model.model.heads.rating.lora_A.weight": torch.zeros(4, 32)}
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    LoraConfig(target_modules=["rating"]).save_pretrained(tmp_path)
+    assert peft_kinds.refusal(DORA, both_towers, layers) is None
+    assert "heads.rating" in str(peft_kinds.refusal(DORA, both_towers, layers, tmp_path))
+    assert peft_kinds.refusal(LORA, both_towers, layers, tmp_path) is None
 
 
 def test_a_family_has_its_own_kind_where_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from lorabel.explanation_contracts import ContentWeights, Explanation, Explanati
 from lorabel.families.base import DigestOf, Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.families.encoders.encoder import Encoder
-from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput
+from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput, batches
 from lorabel.families.spans.words import find_words
 
 # A picture has so many cells in each direction. Two by two of them are taken away at once.
@@ -29,6 +29,8 @@ CELLS = 7
 WINDOW = 2
 # Of a longer text, words that stand together are one part.
 MOST_WORDS = 96
+# So many parts are taken away at once: for each, two contents are in memory.
+PARTS_AT_ONCE = 16
 # Probabilities nearer to 0 and 1 are not told apart: float32 does not.
 SMALLEST = 1e-6
 
@@ -114,41 +116,54 @@ class ExplainingEncoder(Encoder):
             outputs[index] = self._explain(prepared_inputs[index], adapters[index], bank, cache)
         return [outputs[index] for index in range(len(prepared_inputs))]
 
+    def emptied(self, modality: Modality, data: Any) -> Any:
+        """Return data of the same size that say nothing: an empty text, a picture or video of one colour.
+
+        Overridden where other modalities are read.
+
+        Args:
+            data: a tensor that `read` returned, or a text.
+        """
+        return "" if modality == Modality.TEXT else _mean_colour(data)
+
+    @torch.inference_mode()
     def _explain(
         self, explained: Any, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
     ) -> Explanation:
-        contents, parts = explained.contents, _parts_of_piece(explained)
-        nothing = tuple(map(_emptied, contents))
-        without, beside, alone = [], [], []  # without the part; what it is added to; with it added
-        for part in parts:
-            number = part.content
-            emptied = _changed(contents, number, nothing[number])
-            if part.place is None:
-                without.append(emptied)
-                beside.append(nothing)
-                alone.append(_changed(nothing, number, contents[number]))
-            else:
-                others, only = _divided(contents[number], part.place)
-                without.append(_changed(contents, number, others))
-                beside.append(emptied)
-                alone.append(_changed(contents, number, only))
+        question, head = explained.question, explained.fitted_head
+
+        def with_features(contents: tuple[PreparedContent, ...]) -> tuple[PreparedContent, ...]:
+            inputs = self.add_features([PreparedInput(question, contents, head)], [adapter], bank, cache)
+            return self.add_frozen(inputs, [adapter], bank, cache)[0].contents
 
         def ask(variants: Sequence[tuple[PreparedContent, ...]]) -> Sequence[Contract]:
-            inputs = [PreparedInput(explained.question, variant, explained.fitted_head) for variant in variants]
+            inputs = [PreparedInput(question, variant, head) for variant in variants]
             return Encoder.predict(self, inputs, [adapter] * len(inputs), bank, cache)
 
-        # Apart, since the texts of a batch are padded to the longest.
-        full, *without_outputs = ask([contents, *without])
-        small_outputs = ask([*beside, *alone])
-        label = _label(explained.question, explained.asked.label, full)
-        losses = [_log_odds(full, label) - _log_odds(output, label) for output in without_outputs]
-        small = [_log_odds(output, label) for output in small_outputs]
-        befores, afters = small[: len(parts)], small[len(parts) :]
-        gains = [after - before for before, after in zip(befores, afters, strict=True)]
-        weights = {part: (loss + gain) / 2 for part, loss, gain in zip(parts, losses, gains, strict=True)}
+        contents = with_features(explained.contents)
+        (full,) = ask([contents])
+        try:
+            label = _label(question, explained.asked.label, full)
+            score, full_odds = _score(full, label), _log_odds(full, label)
+        except UnreadableError as error:
+            return Explanation(reason=str(error))
+        nothing = with_features(
+            tuple(_with_data(content, self.emptied(content.modality, content.data)) for content in contents)
+        )
+        weights: dict[_Part, float] = {}
+        for parts in batches(_parts_of_piece(explained), PARTS_AT_ONCE):
+            without, beside, alone = zip(*(_variants(contents, nothing, part) for part in parts), strict=True)
+            # Apart, since the texts of a batch are padded to the longest.
+            losses = [full_odds - _log_odds(output, label) for output in ask(without)]
+            befores, afters = (
+                [_log_odds(output, label) for output in outputs]
+                for outputs in batches(ask([*beside, *alone]), len(parts))
+            )
+            gains = [after - before for before, after in zip(befores, afters, strict=True)]
+            weights |= {part: (loss + gain) / 2 for part, loss, gain in zip(parts, losses, gains, strict=True)}
         return Explanation(
             label=label,
-            score=_score(full, label),
+            score=score,
             contents=tuple(
                 self._content_weights(number, content, weights) for number, content in enumerate(contents)
             ),
@@ -196,6 +211,18 @@ def _words(text: str) -> list[tuple[int, int]]:
     return [(group[0][0], group[-1][1]) for group in groups]
 
 
+def _variants(
+    contents: tuple[PreparedContent, ...], nothing: tuple[PreparedContent, ...], part: _Part
+) -> tuple[tuple[PreparedContent, ...], ...]:
+    """The contents without a part, those that the part is added to, and these with the part."""
+    number = part.content
+    emptied = _changed(contents, number, nothing[number])
+    if part.place is None:
+        return emptied, nothing, _changed(nothing, number, contents[number])
+    others, only = _divided(contents[number], part.place)
+    return _changed(contents, number, others), emptied, _changed(contents, number, only)
+
+
 def _divided(content: PreparedContent, place: tuple[int, int]) -> tuple[PreparedContent, PreparedContent]:
     """The content without a part, and the part alone."""
     if content.modality == Modality.TEXT:
@@ -216,15 +243,6 @@ def _divided(content: PreparedContent, place: tuple[int, int]) -> tuple[Prepared
 def _edge(cell: int, length: int) -> int:
     """The first pixel of a cell."""
     return round(min(max(cell, 0), CELLS) * length / CELLS)
-
-
-def _emptied(content: PreparedContent) -> PreparedContent:
-    """A content that says nothing: an empty text, a picture or video of one colour, silence."""
-    if content.modality == Modality.TEXT:
-        return _with_data(content, "")
-    if content.modality in (Modality.IMAGE, Modality.VIDEO):
-        return _with_data(content, _mean_colour(content.data))
-    return _with_data(content, torch.zeros_like(content.data))
 
 
 def _mean_colour(pixels: Tensor) -> Tensor:

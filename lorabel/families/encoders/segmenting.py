@@ -140,7 +140,7 @@ class SegmentingEncoder(ExplainingEncoder):
     def batch_rows(self, prepared_input: PreparedInput) -> int:
         """Return the number of windows that must be encoded; 1 for other questions. See `Family.batch_rows`."""
         if not isinstance(prepared_input, PreparedRecording):
-            return 1
+            return super().batch_rows(prepared_input)
         return max(1, sum(content.features is None for content in prepared_input.contents))
 
     def predict(

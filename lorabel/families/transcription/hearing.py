@@ -50,11 +50,13 @@ def hear_part(
         return window.hearing
     encoder = module.model.encoder
     encoding = window.encoding or Encoding(_embedded(window, encoder, device, dtype))
-    states = encoder.layers[encoding.layers](encoding.states, None)
-    window.encoding = Encoding(states, encoding.layers + 1)
-    if window.encoding.layers < len(encoder.layers):
+    # All layers are done already where memory was short after the last.
+    if encoding.layers < len(encoder.layers):
+        states = encoder.layers[encoding.layers](encoding.states, None)
+        encoding = window.encoding = Encoding(states, encoding.layers + 1)
+    if encoding.layers < len(encoder.layers):
         return None
-    states = encoder.layer_norm(states)
+    states = encoder.layer_norm(encoding.states)
     start = torch.tensor([[tokens.start]], device=device)
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     decoded = module.model.decoder(start, encoder_hidden_states=states, past_key_values=cache, use_cache=True)

@@ -1,7 +1,9 @@
 """Tests of `audio_text_encoder` against transformers' own zero-shot pipeline and PEFT, with a tiny CLAP of random
 weights."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from peft import PeftModel
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 from transformers.pipelines import ZeroShotAudioClassificationPipeline
 
-from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
+from lorabel.contracts import Content, Input, LabelsInput, MediaRef, Modality
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import SettingsError
+from lorabel.explanation_contracts import ExplanationInput
 from lorabel.families.audio_text_encoder import AudioTextEncoder
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
@@ -171,3 +174,25 @@ def test_questions_about_sounds_are_answered_by_this_family() -> None:
 def test_the_error_for_a_model_that_cannot_be_loaded_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"MODEL_AUDIO_TEXT_ENCODER='local-dir:.*nowhere' cannot be loaded"):
         load(f"local-dir:{tmp_path}/nowhere")
+
+
+def test_a_sound_is_explained_against_silence(family: AudioTextEncoder) -> None:
+    """From outside: the model is asked about files of silence in place of the sounds."""
+    contents = tuple(Content(modality=Modality.AUDIO, media=MediaRef(url=name)) for name in "ab")
+    question = LabelsInput(contents=contents, labels=QUESTION.labels)
+    silence = np.zeros_like(SHORT[0])
+
+    def ask(asked: Input, *sounds: Samples) -> Any:
+        files = {name: encoded(sound, "pcm_f32le") for name, sound in zip("ab", sounds, strict=True)}
+        prepared = family.prepare(asked, lambda media: files[media.url])
+        return family.predict([prepared], [None], NoBatchAdapters(), FeatureCache({}))[0]
+
+    def log_odds(*sounds: Samples) -> float:
+        chance = ask(question, *sounds).probabilities[1]
+        return math.log(chance / (1 - chance))
+
+    (piece,) = ExplanationInput.of(question, 1, 1)
+    explained = ask(piece, *SHORT[:2])
+    losses = [log_odds(SHORT[0], other) - log_odds(silence, other) for other in (SHORT[1], silence)]
+    assert abs(np.mean(losses)) > 0.001
+    assert explained.contents[0].weight == pytest.approx(np.mean(losses), abs=1e-4)

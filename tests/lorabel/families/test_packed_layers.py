@@ -17,7 +17,8 @@ from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter
 
 pytestmark = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="the CPU has no arithmetic in bfloat16"
+    not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="the CPU has no arithmetic in bfloat16",
 )
 
 
@@ -31,6 +32,11 @@ def packed(layer: nn.Module) -> nn.Module:
     copy = deepcopy(layer)
     pack_layers(copy)
     return copy
+
+
+def test_nothing_is_packed_by_a_torch_without_onednn(plain: nn.Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert type(packed(plain)) is nn.Linear
 
 
 def assert_same(output: Tensor, expected: Tensor) -> None:

@@ -32,12 +32,17 @@ from lorabel.contracts import (
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, Picture, random_pictures
-from lorabel.errors import UnreadableError
 from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput, Fit
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.families.encoders.explaining import CELLS, MOST_WORDS, ExplainedInput, ExplainingEncoder
+from lorabel.families.encoders.explaining import (
+    CELLS,
+    MOST_WORDS,
+    PARTS_AT_ONCE,
+    ExplainedInput,
+    ExplainingEncoder,
+)
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.loading import family_for, family_types
@@ -315,14 +320,57 @@ def test_an_adapter_is_explained_and_not_the_base_model(tmp_path: Path) -> None:
     )
 
 
-def test_there_is_no_explanation_of_a_label_that_is_not_asked_about(minilm: TextEncoder) -> None:
-    with pytest.raises(UnreadableError, match="no label 3"):
-        explanation(minilm, about_text("a dog", TEXT_LABELS), label=3)
+def test_what_cannot_be_explained_fails_none_of_its_batch_and_costs_one_forward_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = TextEncoder.load(TextEncoder.tiny(tmp_path), CPU, torch.float32, Settings())
+    encoded, encode = [], TextEncoder.encode
+
+    def counting(self: TextEncoder, modality: Modality, data: Sequence[Any]) -> torch.Tensor:
+        encoded.extend(data)
+        return encode(self, modality, data)
+
+    monkeypatch.setattr(TextEncoder, "encode", counting)
+    no_label = ExplanationInput.of(about_text("a dog", TEXT_LABELS), 3, 1)
+    untaught = ExplanationInput.of(
+        RatingInput(contents=(Content(modality=Modality.TEXT, text="a good dog"),)), None, 1
+    )
+    questions = [*no_label, *untaught, about_text("a bus", TEXT_LABELS)]
+    prepared = [family.prepare(each, lambda _: b"") for each in questions]
+    first, second, scores = family.predict(prepared, [None] * 3, NO_BATCH_ADAPTERS, new_cache())
+    assert isinstance(first, Explanation) and "no label 3" in str(first.reason)
+    assert isinstance(second, Explanation) and "nothing is predicted yet" in str(second.reason)
+    assert isinstance(scores, LabelScores)
+    assert sorted(encoded) == ["a bus", "a dog", "a good dog"]
 
 
-def test_there_is_no_explanation_of_a_rating_that_nothing_has_taught(minilm: TextEncoder) -> None:
-    with pytest.raises(UnreadableError, match="nothing is predicted yet"):
-        explanation(minilm, RatingInput(contents=(Content(modality=Modality.TEXT, text="good"),)))
+def test_few_pictures_are_computed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = DualEncoder.load(DualEncoder.tiny(tmp_path), CPU, torch.float32, Settings())
+    counts, encode = [], DualEncoder.encode
+
+    def counting(self: DualEncoder, modality: Modality, data: Sequence[Any]) -> torch.Tensor:
+        counts.append(len(data))
+        return encode(self, modality, data)
+
+    monkeypatch.setattr(DualEncoder, "encode", counting)
+    file = png(np.asarray(PICTURES[0].draw()))
+    (content,) = explanation(family, about_picture("x", COLOUR_LABELS), file).contents
+    assert np.count_nonzero(heat_of(content)) == CELLS**2
+    assert max(counts) <= 2 * PARTS_AT_ONCE
+
+
+def test_an_explanation_of_a_picture_counts_as_all_rows_that_it_computes(tmp_path: Path) -> None:
+    family = DualEncoder.load(DualEncoder.tiny(tmp_path), CPU, torch.float32, Settings())
+    file = png(np.asarray(PICTURES[0].draw()))
+    (asked,) = ExplanationInput.of(about_picture("x", COLOUR_LABELS), None, 1)
+    assert family.batch_rows(family.prepare(asked, lambda _: file)) == 1 + 2 * (CELLS + 1) ** 2
+    assert family.batch_rows(family.prepare(about_picture("x", COLOUR_LABELS), lambda _: file)) == 1
+
+
+def test_pieces_about_different_labels_are_not_joined() -> None:
+    pieces = [Explanation(label=label, score=0.5, contents=(ContentWeights(),)) for label in (0, 1)]
+    with pytest.raises(ValueError, match="different labels"):
+        Explanation.joined(pieces)
 
 
 def test_other_rows_of_a_batch_are_answered_as_alone(minilm: TextEncoder) -> None:
