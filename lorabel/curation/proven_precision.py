@@ -9,8 +9,8 @@ So the number of errors among the cases is hypergeometric. `probability_of_luck`
 errors are at most, if there are too many errors among the open tasks.
 
 An acceptance takes tasks away whose scores are high, and so does a review, which has some of them annotated. The
-others are no longer like the cases. So tasks that were accepted or reviewed before count among those from which the
-cases were drawn, but nothing is promised about them, and what people say about them proves nothing.
+others are no longer like the cases. So tasks that were accepted or reviewed before count among those from which
+the cases were drawn, but nothing is promised about them, and what people say about them proves nothing.
 
 Looking at many scores and taking the one that looks best breaks such a test. So at most MOST_SCORES scores are
 tried, which are chosen without looking at what is right, and the permitted probability is divided between them

@@ -48,8 +48,8 @@ class Review:
         skipped: how many somebody has skipped, and nobody annotated. They say nothing.
         precision: the promised part of right ones.
         confidence: of `interval`.
-        unjudged: how many have an annotation that does not say whether the prediction is right: it says nothing, or
-            the label config has changed since.
+        unjudged: how many have an annotation that does not say whether the prediction is right: it says nothing,
+            or the label config has changed since.
     """
 
     tasks: int
@@ -70,8 +70,8 @@ class Review:
     def interval(self) -> Interval:
         """Where the part of all these predictions that is right lies, with the confidence; two-sided and exact.
 
-        Those that are reviewed first, or not skipped, are no random sample. So the lower end takes all others of the
-        sample as wrong, and the upper end as right.
+        Those that are reviewed first, or not skipped, are no random sample. So the lower end takes all others of
+        the sample as wrong, and the upper end as right.
         """
         others = self.sampled - self.reviewed
         low, _ = right_part(self.wrong + others, self.sampled, self.tasks, self.confidence)
