@@ -102,14 +102,16 @@ class AcceptanceList(Record):
 class ReviewRecord(Record):
     """What people say about a random sample so far. `tasks`: the predictions that the promise is about; `sampled`
     of them were drawn, of which `reviewed` have an annotation, `wrong` of these say something else, and `skipped`
-    have a skip alone. `estimate`: the part of the reviewed that is right; with `confidence`, that of all lies from
-    `low` to `high`. `verdict`: whether the promise about `precision` holds."""
+    have a skip alone. `unjudged`: the annotation does not say whether the prediction is right, or the label config
+    has changed. `estimate`: the part of the reviewed that is right; with `confidence`, that of all lies from `low`
+    to `high`, whatever the others of the sample are. `verdict`: whether the promise about `precision` holds."""
 
     tasks: int
     sampled: int
     reviewed: int
     wrong: int
     skipped: int
+    unjudged: int
     precision: float
     confidence: float
     estimate: float | None

@@ -84,7 +84,7 @@ def _find_scores(context: ConnectedContext, acceptance: Acceptance) -> Acceptanc
     predictions = predict_all(context, model, tasks)
     leases.report(context.services.store, context.run, done=len(predictions), failed=len(tasks) - len(predictions))
     answers = {task_id: _Answer(problem, predicted, tasks[task_id]) for task_id, predicted in predictions.items()}
-    earlier = _accepted_before(context)
+    earlier = {task_id: data for task_id, data in _accepted_before(context).items() if task_id not in tasks}
     predicted_now = predict_all(context, model, earlier)
     _check_heads(context, model)
     taken = [_Answer(problem, predicted, earlier[task_id]) for task_id, predicted in predicted_now.items()]
@@ -139,7 +139,7 @@ def _prove(
     """By label what is proved; under ALL_LABELS if all are taken together.
 
     Args:
-        taken: predictions of tasks that were accepted before.
+        taken: predictions of tasks that were accepted before, or reviewed.
     """
     precision, confidence = acceptance.precision, acceptance.confidence
     if acceptance.is_together or labels == [ALL_LABELS]:
@@ -214,9 +214,10 @@ def _open_tasks(context: ConnectedContext) -> dict[int, dict[str, Any]]:
 
 
 def _accepted_before(context: ConnectedContext) -> dict[int, dict[str, Any]]:
-    """Task id -> data of the tasks that earlier acceptances have annotated."""
+    """Task id -> data of the tasks that earlier acceptances have annotated, or have had drawn for review."""
     with context.services.store.read() as session:
-        ids = [row.task_id for row in acceptances.written_of(session, context.project.id)]
+        written = {row.task_id for row in acceptances.written_of(session, context.project.id)}
+        ids = sorted(written | acceptances.sampled_of(session, context.project.id))
     tasks: dict[int, dict[str, Any]] = {}
     size = context.services.settings.bulk_page
     for start in range(0, len(ids), size):

@@ -84,6 +84,18 @@ def start_due_runs(services: Services, project_ids: Collection[int] | None = Non
     order_renewal.start_due(services, project_ids)
 
 
+def apply_during_run(services: Services, project_id: int) -> None:
+    """Apply every pending event during a run of a project, and start what is due in the others."""
+    changed: set[int] = set()
+    apply_pending(services.store, changed)
+    try:
+        start_due_runs(services, changed - {project_id})
+    except Exception:
+        log.exception(
+            "what is due waits for the next look of the light worker; the run of project %d goes on", project_id
+        )
+
+
 def apply_pending(store: Store, changed: set[int] | None = None) -> int:
     """Apply every event that is pending now, oldest first. Returns how many.
 

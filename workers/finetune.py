@@ -45,7 +45,7 @@ from workers import examples, lora, new_version, peft_kinds, private_training, t
 from workers.attempt import Attempt, TrainingContext
 from workers.beside_head import recipe_for
 from workers.candidate import make_candidate
-from workers.collect import apply_pending
+from workers.collect import apply_during_run
 from workers.heartbeat import heartbeat
 from workers.outcomes import make_outcomes
 from workers.reconcile import reconcile
@@ -204,12 +204,12 @@ def _gather_annotations(services: Services, run: TrainingRun) -> tuple[Project, 
     If no annotation is new, look a second time after SECOND_LOOK_AFTER_S: START_TRAINING may arrive before the
     event of the annotation that caused it.
     """
-    apply_pending(services.store)
+    apply_during_run(services, run.project_id)
     comparison = reconcile(services, run.project_id)
     project, selection = _select(services, run)
     if not selection.new:
         time.sleep(SECOND_LOOK_AFTER_S)
-        apply_pending(services.store)
+        apply_during_run(services, run.project_id)
         project, selection = _select(services, run)
     return project, selection, comparison
 

@@ -41,8 +41,9 @@ KEPT_S = 600.0
 MOST_NUMBERS_TRIED = 100
 # Of `Store.claim`: the project with this id is being fitted.
 FITTING = 0x10AF17
-# Until a project that another light worker is fitting is looked at again: it may have changed meanwhile.
-CLAIMED_PAUSE_S = 0.1
+# Until a project that another light worker is fitting is looked at again, since it may have changed meanwhile. The
+# pause doubles each time while the fit goes on, because a look is a query about all projects.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.2
 
 
 class HeadFitter:
@@ -55,6 +56,8 @@ class HeadFitter:
         )
         self.requests = FeatureRequests(services)
         self.has_left_some = False
+        # What the model server has answered about projects that another worker was fitting then.
+        self._answered_before: dict[int, int] = {}
 
     def fit_due(self) -> bool:
         """Fit the heads of every project whose annotations or label config have changed.
@@ -66,8 +69,8 @@ class HeadFitter:
         Returns:
             Whether the model server is being asked about some project.
         """
-        answered = self.requests.take_answered()
-        self.has_left_some = False
+        answered = self._answered_before | self.requests.take_answered()
+        self.has_left_some, self._answered_before = False, {}
         done: set[int] = set()
         while (project_id := self._next_due(done)) is not None:
             done.add(project_id)
@@ -75,6 +78,8 @@ class HeadFitter:
                 with self.services.store.claim(FITTING, project_id) as is_claimed:
                     if not is_claimed:
                         self.has_left_some = True
+                        if project_id in answered:
+                            self._answered_before[project_id] = answered.pop(project_id)
                         continue
                     is_done = self._fit_project(project_id, answered.pop(project_id, None))
             except NotFoundError:
@@ -153,9 +158,14 @@ class HeadFitter:
 
 def fit_forever(services: Services, stop: threading.Event) -> None:
     """Fit what is due whenever `services.heads_wanted` is set, until `stop` is set."""
-    fitter, is_first = HeadFitter(services), True
+    fitter, is_first, pause_s = HeadFitter(services), True, FIRST_PAUSE_S
     while not stop.is_set():
-        services.heads_wanted.wait()
+        if fitter.has_left_some:
+            services.heads_wanted.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        else:
+            services.heads_wanted.wait()
+            pause_s = FIRST_PAUSE_S
         services.heads_wanted.clear()
         try:
             if is_first:
@@ -163,8 +173,6 @@ def fit_forever(services: Services, stop: threading.Event) -> None:
                 is_first = False
             if not stop.is_set():
                 fitter.fit_due()
-            if fitter.has_left_some and not stop.wait(CLAIMED_PAUSE_S):
-                services.heads_wanted.set()
         except Exception:
             log.exception("heads were not fitted; the next attempt comes in %g s", services.settings.sweep_seconds)
     fitter.requests.join()

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lorabel.database.tables import ModelVersion, Project, TaskOutcome
@@ -35,6 +35,8 @@ def make_outcomes(
 ) -> list[TaskOutcome]:
     """The rows of the control tags for which the version has new adapters, with everything masked (REDACT).
 
+    A task that cannot be compared has none: a training run is not lost for that.
+
     Args:
         selection: the annotations that the run has read, with the data of their tasks.
     """
@@ -49,8 +51,23 @@ def make_outcomes(
     for tag, attempt in attempts.items():
         is_new = version.adapters.get(tag, "").startswith(f"{version.name}/")
         if tag in problems and attempt.judgement is not None and is_new:
-            for tested in _chosen(attempt.judgement.tested):
-                outcomes.append(_outcome(problems[tag], tested, data.get(tested.task_id, {}), body))
+            outcomes += _of_tag(problems[tag], _chosen(attempt.judgement.tested), data, body)
+    return outcomes
+
+
+def _of_tag(
+    problem: Problem, chosen: Sequence[JudgedTask], data: Mapping[int, TaskData], body: RedactedBody
+) -> list[TaskOutcome]:
+    outcomes, is_logged = list[TaskOutcome](), False
+    for tested in chosen:
+        try:
+            outcomes.append(_outcome(problem, tested, data.get(tested.task_id, {}), body))
+        except Exception:
+            if not is_logged:
+                log.exception(
+                    "tasks of %r are not set side by side, for example %d", problem.from_name, tested.task_id
+                )
+                is_logged = True
     return outcomes
 
 

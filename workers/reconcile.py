@@ -28,7 +28,7 @@ from lorabel.label_studio.records import AnnotatedTask
 from lorabel.labeling.redacted_bodies import RedactedBody
 from lorabel.redaction import Redactor
 from workers.annotations import Received, apply_annotations, delete_annotations
-from workers.collect import apply_pending
+from workers.collect import apply_during_run
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _is_full_due(project: Project, hours: float) -> bool:
 def _uncounted(services: Services, client: LabelStudio, project: Project) -> int:
     """How many more annotations Label Studio counts than there are here, without skips."""
     counted = client.count_annotations(project.label_studio_id)
-    apply_pending(services.store)
+    apply_during_run(services, project.id)
     with services.store.read() as session:
         counts = (
             session.scalar(select(func.count(Annotation.id)).where(Annotation.project_id == project.id, *kind))

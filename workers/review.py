@@ -89,7 +89,7 @@ def take_back(context: ConnectedContext, acceptance: Acceptance) -> int:
         removed += _try(context, partial(_clear_page, context, acceptance, rows[start : start + size]))
         leases.report(context.services.store, context.run, done=removed)
     if (tab_id := acceptance.tab_id) is not None:
-        _try(context, partial(_close_tab, context, tab_id))
+        _try(context, partial(_close_tab, context, tab_id, name_of(acceptance, is_sampled=True)))
     return removed
 
 
@@ -105,9 +105,9 @@ def _clear_page(context: ConnectedContext, acceptance: Acceptance, rows: Sequenc
     return len(rows)
 
 
-def _close_tab(context: ConnectedContext, tab_id: int) -> int:
+def _close_tab(context: ConnectedContext, tab_id: int, name: str) -> int:
     with context.pace.request():
-        tabs.close_tab(context.client, tab_id)
+        tabs.close_tab(context.client, tab_id, name)
     return tab_id
 
 

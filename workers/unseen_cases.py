@@ -8,6 +8,8 @@ Which these are depends on what answers now:
 - an adapter, with or without a head: only tasks that no run has read yet. A run has trained on the others, or has
   calibrated or chosen the adapter on them;
 - the base model alone: all annotated tasks.
+
+Tasks of which a review has drawn a sample are no cases: they were drawn from what the model was surest of.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from lorabel.curation import whole_answers
 from lorabel.curation.proven_precision import Case
-from lorabel.database import project_heads, versions
+from lorabel.database import acceptances, project_heads, versions
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, ModelVersion
@@ -84,7 +86,7 @@ def find_cases(context: BulkRunContext, model: ProjectModel, problem: Problem) -
         which = "no run has trained anything" if adapter is None else "no run has read yet"
         source = f"{len(new)} annotated tasks, predicted by {what}; all of them are tasks that {which}"
         if adapter is None:
-            source = f"all {len(new)} annotated tasks, predicted by the base model, which has learned from none"
+            source = f"{len(new)} annotated tasks, predicted by the base model, which has learned from none"
         return UnseenCases(_cases(problem, new, predictions), source)
     predictions = _cross_validated(context, model, problem, head, new)
     source = (
@@ -127,12 +129,13 @@ def predict_all(
 
 
 def _read_annotated(context: BulkRunContext, problem: Problem) -> dict[int, _Annotated]:
-    """Task id -> what its annotators say, with the newest data of the task."""
+    """Task id -> what its annotators say, with the newest data of the task; without the tasks of reviews."""
     project = context.project
     usable = select(Annotation).where(*project_heads.usable_annotations(project))
     newest = usable.order_by(Annotation.updated_at.desc(), Annotation.id.desc()).limit(MOST_ANNOTATIONS)
     with context.services.store.read() as session:
         rows = list(session.scalars(newest))
+        sampled = acceptances.sampled_of(session, project.id)
     data = {
         row.task_id: row.task_data for row in sorted(rows, key=lambda row: row.id) if row.task_data is not None
     }
@@ -141,7 +144,7 @@ def _read_annotated(context: BulkRunContext, problem: Problem) -> dict[int, _Ann
     return {
         example.task_id: _Annotated(example, data[example.task_id])
         for example in examples
-        if example.task_id in data
+        if example.task_id in data and example.task_id not in sampled
     }
 
 

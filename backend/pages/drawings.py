@@ -111,7 +111,13 @@ def _number(source: Mapping[str, Any], key: str) -> float | None:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number of float's range; JSON has integers of any size."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _words(regions: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -67,7 +67,7 @@ def _print_needed(results: Sequence[Found], peak: int, work: Work, costs: Costs)
     jobs = found.rates["look-ahead jobs"] * per_task
     shares = {
         "jobs": jobs,
-        "fits": 1.0,
+        "fits": found.rates["fits"] * per_task,
         "rows": found.rates["rows"] * per_task,
         "requests": found.rates["our proxy"] * per_task,
         "loads": found.project_loads_share,

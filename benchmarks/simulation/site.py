@@ -1,7 +1,7 @@
 """All of Lorabel on many machines: where each request goes, and what it keeps busy there."""
 
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -202,7 +202,9 @@ class LightWorkers:
     def __init__(self, site: Site, *, is_fit_shared: bool) -> None:
         self._site, self._is_fit_shared = site, is_fit_shared
         self.workers = [Station(site.env) for _ in range(site.machines.light_workers)]
-        self._due: OrderedDict[int, float] = OrderedDict()
+        # By project, when the events came that its heads do not know of; and of how many they know.
+        self._due: OrderedDict[int, list[float]] = OrderedDict()
+        self._known: Counter[int] = Counter()
         self._fitting: set[int] = set()
         self._is_idle = [True] * len(self.workers)
         self.fits, self.fits_in_vain = 0, 0
@@ -222,7 +224,7 @@ class LightWorkers:
         yield worker.visit(site.costs.apply_s + site.costs.due_runs_s)
         yield site.postgres.visit(site.costs.postgres_apply_s)
         yield site.flushes.commit()
-        self._due.setdefault(project_id, noted_s)
+        self._due.setdefault(project_id, []).append(noted_s)
         self._due.move_to_end(project_id)
         for number, is_idle in enumerate(self._is_idle):
             if is_idle:
@@ -231,16 +233,21 @@ class LightWorkers:
 
     def _fit(self, number: int) -> Steps:
         while (project_id := self._next()) is not None:
-            noted_s = self._due[project_id]
+            revision = self._known[project_id] + len(self._due[project_id])
             self._fitting.add(project_id)
             yield self.workers[number].visit(self._site.costs.fit_s)
             self._fitting.discard(project_id)
             self.fits += 1
-            if self._due.get(project_id) == noted_s:
-                del self._due[project_id]
-                self.fits_s.values.append(self._site.env.now - noted_s)
-            else:
+            new = revision - self._known[project_id]
+            if new <= 0:  # another worker was faster
                 self.fits_in_vain += 1
+                continue
+            noted_s = self._due[project_id]
+            self.fits_s.values.append(self._site.env.now - noted_s[0])
+            self._known[project_id] = revision
+            del noted_s[:new]
+            if not noted_s:
+                del self._due[project_id]
         self._is_idle[number] = True
 
     def _next(self) -> int | None:

@@ -8,8 +8,9 @@ If cases and open tasks are exchangeable, then among all tasks from a score on i
 So the number of errors among the cases is hypergeometric. `probability_of_luck` says how probable so few
 errors are at most, if there are too many errors among the open tasks.
 
-An acceptance takes tasks away whose scores are high. The others are no longer like the cases. So tasks that were
-accepted before count among those from which the cases were drawn, but nothing is promised about them.
+An acceptance takes tasks away whose scores are high, and so does a review, which has some of them annotated. The
+others are no longer like the cases. So tasks that were accepted or reviewed before count among those from which
+the cases were drawn, but nothing is promised about them, and what people say about them proves nothing.
 
 Looking at many scores and taking the one that looks best breaks such a test. So at most MOST_SCORES scores are
 tried, which are chosen without looking at what is right, and the permitted probability is divided between them
@@ -87,7 +88,8 @@ def prove(
         open_scores: scores of the open tasks that are predicted to have this label.
         precision: in (0, 1): the part of the accepted tasks that must be right.
         confidence: in (0, 1): the least probability with which that holds.
-        taken_scores: of tasks that were accepted before. Without them open tasks are no longer like cases.
+        taken_scores: of tasks that were accepted or reviewed before. Without them open tasks are no longer like
+            cases.
     """
     scores, are_right = _sorted(cases)
     unseen = -np.sort(-np.asarray(open_scores, np.float64))

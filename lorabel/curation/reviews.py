@@ -48,6 +48,8 @@ class Review:
         skipped: how many somebody has skipped, and nobody annotated. They say nothing.
         precision: the promised part of right ones.
         confidence: of `interval`.
+        unjudged: how many have an annotation that does not say whether the prediction is right: it says nothing,
+            or the label config has changed since.
     """
 
     tasks: int
@@ -57,6 +59,7 @@ class Review:
     skipped: int
     precision: float
     confidence: float
+    unjudged: int = 0
 
     @property
     def estimate(self) -> float | None:
@@ -65,8 +68,15 @@ class Review:
 
     @property
     def interval(self) -> Interval:
-        """Where the part of all these predictions that is right lies, with the confidence; two-sided and exact."""
-        return right_part(self.wrong, self.reviewed, self.tasks, self.confidence)
+        """Where the part of all these predictions that is right lies, with the confidence; two-sided and exact.
+
+        Those that are reviewed first, or not skipped, are no random sample. So the lower end takes all others of
+        the sample as wrong, and the upper end as right.
+        """
+        others = self.sampled - self.reviewed
+        low, _ = right_part(self.wrong + others, self.sampled, self.tasks, self.confidence)
+        _, high = right_part(self.wrong, self.sampled, self.tasks, self.confidence)
+        return Interval(low, high)
 
     @property
     def verdict(self) -> Verdict:
@@ -79,9 +89,13 @@ class Review:
         return Verdict.MISSED if self.interval.high <= breach else Verdict.OPEN
 
     def __str__(self) -> str:
-        if self.estimate is None:
-            return f"none of {self.sampled} sampled tasks is reviewed yet"
         skipped = f", {self.skipped} skipped" if self.skipped else ""
+        if self.unjudged:
+            skipped += (
+                f", {self.unjudged} annotated so that nobody can tell (or the label config has changed since)"
+            )
+        if self.estimate is None:
+            return f"none of {self.sampled} sampled tasks is reviewed yet{skipped}"
         words = {
             Verdict.HOLDS: f"the promised {self.precision:.1%} holds",
             Verdict.MISSED: f"the promised {self.precision:.1%} is missed",
@@ -176,6 +190,7 @@ def read_review(session: Session, project: Project, acceptance: Acceptance) -> R
         len(skipped - said.keys()),
         acceptance.precision,
         acceptance.confidence,
+        len(verdicts) - len(known),
     )
 
 
@@ -201,11 +216,16 @@ def _annotations(
 
 
 def _is_right(problem: Problem, row: AcceptedTask, annotations: Sequence[Annotation]) -> bool | None:
-    """Whether all annotators say what was predicted; None if one of them says nothing that can be read."""
+    """Whether all annotators say what was predicted; None if one of them says nothing that can be read.
+
+    Also None if the prediction cannot be read any more, for example because its label was renamed.
+    """
     verdicts = []
     for annotation in annotations:
         data = annotation.task_data or {}
         try:
+            if row.result:
+                problem.target(row.result, data)
             target = problem.target(annotation.result or [], data)
         except LorabelError:
             return None

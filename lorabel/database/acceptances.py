@@ -124,6 +124,15 @@ def written_of(session: Session, project_id: int) -> list[AcceptedTask]:
     return list(session.scalars(of_project.order_by(AcceptedTask.task_id)))
 
 
+def sampled_of(session: Session, project_id: int) -> set[int]:
+    """The ids of the tasks that the reviews of a project have drawn, and shown to people."""
+    is_shown = AcceptedTask.state.in_((AcceptedState.SHOWN, AcceptedState.REMOVED))
+    of_project = select(AcceptedTask.task_id).where(
+        AcceptedTask.project_id == project_id, AcceptedTask.is_sampled, is_shown
+    )
+    return set(session.scalars(of_project))
+
+
 def count_states(session: Session, acceptance_id: int) -> dict[str, int]:
     """By state how many tasks of an acceptance are in it."""
     return count_states_of(session, [acceptance_id])[acceptance_id]

@@ -77,7 +77,7 @@ class Jobs:
     def collect(self, event_id: int) -> bool:
         """Have pending events applied. Call this after the event is committed.
 
-        Any job that waits on this queue will find the event, so then none is added. Redis is not asked again
+        Another job of this kind that waits will find the event, so then none is added. Redis is not asked again
         for COLLECT_LINGER_S / 2: a job that was waiting when Redis was asked starts later than that, and reads
         events until COLLECT_LINGER_S after its start.
 
@@ -87,7 +87,7 @@ class Jobs:
         asked_at = time.monotonic()
         if asked_at < self._collected_until:
             return True
-        is_queued = self._enqueue(LIGHT, COLLECT_JOB, [], f"collect-{event_id}", lambda queue: queue.count > 0)
+        is_queued = self._enqueue(LIGHT, COLLECT_JOB, [], f"collect-{event_id}", _has_collect)
         if is_queued:
             self._collected_until = asked_at + COLLECT_LINGER_S / 2
         return is_queued
@@ -185,3 +185,8 @@ class Jobs:
             log.log(level, "job %s waits for the next sweep, Redis cannot be reached: %s", job_id, error)
             return False
         return True
+
+
+def _has_collect(queue: Queue) -> bool:
+    """Whether a job that applies events waits. Only few jobs of other kinds wait on its queue."""
+    return any(job_id.startswith("collect-") for job_id in queue.job_ids)

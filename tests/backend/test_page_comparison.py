@@ -130,3 +130,9 @@ def test_spans_ratings_and_texts_are_said() -> None:
     rating = region({"rating": 4}, "rating", to_name="text")
     written = region({"text": ["a long answer"]}, "textarea", to_name="text")
     assert draw([span, rating, written], "label", None).words == ["person: Anna", "4", "a long answer"]
+
+
+def test_a_number_that_no_float_can_hold_is_not_drawn() -> None:
+    value = {"x": 10**400, "y": 1, "width": 1, "height": 1, "rectanglelabels": ["a"]}
+    region = {"from_name": "a", "to_name": "i", "type": "rectanglelabels", "value": value}
+    assert not draw([region], "a", "i").shapes

@@ -13,7 +13,7 @@ from benchmarks.simulation.costs import SOURCES, Costs, from_docs
 from benchmarks.simulation.one_machine import OneMachine, simulate
 from benchmarks.simulation.replica import SimulatedReplica, adapter_folders
 from benchmarks.simulation.running import run
-from benchmarks.simulation.site import Machines
+from benchmarks.simulation.site import Machines, Site
 from benchmarks.simulation.stations import Flushes, Station, Steps
 from lorabel.inference.messages import Priority
 
@@ -114,6 +114,17 @@ def test_light_workers_that_fit_the_same_heads_work_in_vain_and_those_that_claim
     ]
     in_vain = [found.rates["fits in vain"] for found in both]
     assert in_vain[0] > 3 * in_vain[1]
+
+
+def test_events_that_come_during_a_fit_are_fitted_afterwards() -> None:
+    env = simpy.Environment()
+    with adapter_folders() as folders:
+        site = Site(env, PLENTY, COSTS.with_values({"fit_s": 3.0}), folders, seed=1)
+        site.light.note_event(1)
+        env.run(until=2.0)
+        site.light.note_event(1)
+        env.run(until=20.0)
+    assert (site.light.fits, site.light.due, len(site.light.fits_s.values)) == (2, 0, 2)
 
 
 def test_working_hours_move_around_the_earth() -> None:

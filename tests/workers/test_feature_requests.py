@@ -3,7 +3,9 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import select
@@ -14,7 +16,7 @@ from tests.backend.fake_model_server import FakeModelServer
 from tests.workers.events import PROJECT, put, task_deletion
 from tests.workers.test_head_fitting import COLOURS, WAIT_S, submitted
 from tests.workers.test_head_fitting import services as services
-from workers import feature_collection
+from workers import feature_collection, head_fitting
 from workers.collect import apply_pending
 from workers.feature_requests import MOST_AT_ONCE
 from workers.head_fitting import HeadFitter, fit_forever
@@ -137,3 +139,47 @@ def wait_until(is_true: Callable[[], bool]) -> None:
     while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_an_answer_about_a_project_that_another_worker_is_fitting_is_used_afterwards(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(services, PROJECT, submitted(1, "red"), submitted(2, "blue"))
+    fitter, answers, claims = HeadFitter(services), [{PROJECT: 2}], [False, True]
+    turns: list[tuple[int, int | None]] = []
+    monkeypatch.setattr(type(services.store), "claim", lambda *_: nullcontext(claims.pop(0)))
+    monkeypatch.setattr(fitter.requests, "take_answered", lambda: answers.pop() if answers else {})
+    monkeypatch.setattr(fitter, "_fit_project", lambda *turn: turns.append(turn) or True)
+    fitter.fit_due()
+    assert fitter.has_left_some and not turns
+    fitter.fit_due()
+    assert turns == [(PROJECT, 2)]
+
+
+class NotedWaits(threading.Event):
+    """Notes how long was to be waited, and does not wait."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+        self._stop = stop
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        if len(self.waits) == 8:
+            self._stop.set()
+        return True
+
+
+def test_a_worker_that_waits_for_the_fit_of_another_looks_ever_less_often(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit_due(fitter: HeadFitter) -> bool:
+        fitter.has_left_some = True
+        return False
+
+    stop = threading.Event()
+    noted = NotedWaits(stop)
+    monkeypatch.setattr(head_fitting.HeadFitter, "fit_due", fit_due)
+    fit_forever(replace(services, heads_wanted=cast(threading.Event, noted)), stop)
+    assert noted.waits == [None, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2]

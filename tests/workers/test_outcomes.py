@@ -103,3 +103,21 @@ def test_outcomes_of_the_newest_versions_are_kept_and_none_of_deleted_tasks(
     with store.read() as session:
         kept = session.execute(select(TaskOutcome.number, TaskOutcome.task_id).order_by(TaskOutcome.number))
         assert sorted(map(tuple, kept)) == [(2, 1), (2, 3), (4, 1), (4, 3)]
+
+
+def test_a_task_that_cannot_be_compared_is_left_out_and_the_run_goes_on(
+    services: Services, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = outcomes._outcome
+
+    def fail(problem: Any, tested: JudgedTask, *others: Any) -> TaskOutcome:
+        if tested.task_id != 2:
+            raise OverflowError("int too large to convert to float")
+        return real(problem, tested, *others)
+
+    monkeypatch.setattr(outcomes, "_outcome", fail)
+    _, rows = made(services, 1, range(1, 4))
+    assert [row.task_id for row in rows] == [2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "tasks of 'label' are not set side by side, for example 1"
+    ]

@@ -11,6 +11,7 @@ from lorabel.database.tables import BulkRun, RunState
 from lorabel.settings import Settings
 from tests.workers.events import annotation, put
 from workers import requeue_sweep
+from workers.collect import apply_during_run
 from workers.services import Services
 
 
@@ -79,18 +80,41 @@ def test_a_killed_bulk_run_gets_a_job_again(services: Services, store: Store) ->
 
 
 def test_after_a_failed_sweep_the_next_one_comes(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at all projects is followed by sweeps without one: with thousands of projects it takes long."""
+    """A long look at all projects is followed by sweeps without one: with thousands of projects it takes long."""
     calls: list[bool] = []
     stop = threading.Event()
 
-    def fail(_: Services, *, is_seeking_due: bool) -> None:
+    def fail(_: Services, *, is_seeking_due: bool) -> float:
         calls.append(is_seeking_due)
-        if len(calls) == 3:
+        if len(calls) == 1:
+            raise OSError("the disk is full")
+        if len(calls) == 4:
             stop.set()
-        raise OSError("the disk is full")
+        return 0.0 if len(calls) == 2 else 1000.0
 
     monkeypatch.setattr(requeue_sweep, "sweep", fail)
-    monkeypatch.setattr(requeue_sweep, "REST", 10**12)
     quick = services.settings.model_copy(update={"sweep_seconds": 0.01})
     requeue_sweep.sweep_forever(replace(services, settings=quick), stop)
-    assert calls == [True, False, False]
+    assert calls == [True, True, True, False], "only the look counts, and only if it was finished"
+
+
+def test_events_that_a_sweep_without_a_full_look_applies_start_the_run_that_is_due(
+    services: Services, store: Store
+) -> None:
+    put(store, *(annotation(i, i, "red", 0) for i in range(services.settings.train_after_annotations)))
+    requeue_sweep.sweep(services, is_seeking_due=False)
+    with store.read() as session:
+        (run,) = training_runs.list_of(session, 1)
+    assert set(trained(services)) == {(run.id, 1)}
+
+
+def test_events_of_other_projects_that_a_run_applies_start_the_runs_that_are_due_there(
+    services: Services, store: Store
+) -> None:
+    for project_id in (1, 2):
+        bodies = [annotation(i, i, "red", 0) for i in range(services.settings.train_after_annotations)]
+        put(store, *bodies, project_id=project_id)
+    apply_during_run(services, 1)
+    with store.read() as session:
+        assert [len(training_runs.list_of(session, project_id)) for project_id in (1, 2)] == [0, 1]
+    assert len(trained(services)) == 1

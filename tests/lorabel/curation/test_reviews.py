@@ -49,6 +49,12 @@ def test_a_sample_that_proves_the_promise_is_no_larger_than_needed() -> None:
     size = sample_size(500, 0.98, 0.95)
     assert Review(500, size, size, 0, 0, 0.98, 0.95).verdict == Verdict.HOLDS
     assert Review(500, size, size - 1, 0, 0, 0.98, 0.95).verdict == Verdict.OPEN
+    skipped = Review(500, size, size - 5, 0, 5, 0.98, 0.95)
+    assert skipped.verdict == Verdict.OPEN, "five may be wrong"
+    larger = sample_size(500, 0.98, 0.95) + 110
+    assert Review(500, larger, larger - 1, 0, 1, 0.98, 0.95).verdict == Verdict.HOLDS
+    assert Review(500, 450, size, 0, 0, 0.98, 0.95).verdict == Verdict.OPEN, "the easy ones may be reviewed first"
+    assert Review(500, 450, size, 10, 0, 0.98, 0.95).verdict == Verdict.OPEN, "or the hard ones"
     assert sample_size(3, 0.98, 0.95) == 3 and sample_size(0, 0.98, 0.95) == 0
 
 
@@ -106,6 +112,24 @@ def test_annotations_of_the_sample_are_counted_and_no_others(store: Store) -> No
     with store.read() as session:
         project = session.get_one(Project, 1)
         review = read_review(session, project, session.get_one(Acceptance, 1))
-        assert review == Review(19, 7, reviewed=3, wrong=1, skipped=1, precision=0.5, confidence=0.95)
+        assert review == Review(19, 7, reviewed=3, wrong=1, skipped=1, precision=0.5, confidence=0.95, unjudged=1)
         with pytest.raises(ConflictError, match="not for review"):
             read_review(session, project, session.get_one(Acceptance, 2))
+
+
+def test_a_prediction_whose_label_was_renamed_since_counts_neither_as_right_nor_as_wrong(store: Store) -> None:
+    with store.write() as session:
+        session.add(Project(id=1, label_config=CONFIG.replace("yes", "yea")))
+        session.flush()
+        promised = {"precision": 0.5, "confidence": 0.95, "is_together": True, "is_written": False}
+        session.add(Acceptance(id=1, project_id=1, run_id=1, review_size=2, **promised))
+        session.flush()
+        for task_id, label in ((1, "yes"), (2, "no")):
+            row = AcceptedTask(acceptance_id=1, task_id=task_id, project_id=1, is_sampled=True)
+            row.result, row.state = [choices("label", "text", [label])], AcceptedState.SHOWN
+            session.add(row)
+        session.add_all([annotation(1, 1, "yea"), annotation(2, 2, "no")])
+    with store.read() as session:
+        review = read_review(session, session.get_one(Project, 1), session.get_one(Acceptance, 1))
+    assert (review.reviewed, review.wrong, review.unjudged) == (1, 0, 1)
+    assert "1 annotated so that nobody can tell (or the label config has changed since)" in str(review)

@@ -73,6 +73,14 @@ def test_redis_is_asked_once_for_all_events_of_a_short_time(jobs: Jobs, monkeypa
     assert [job_id for job_id, _, _ in queued(jobs, "light")] == ["collect-3"]
 
 
+def test_a_waiting_deletion_does_not_stand_for_a_job_that_applies_events(jobs: Jobs) -> None:
+    assert jobs.forget("sealed") and jobs.collect(1)
+    assert [function for _, function, _ in queued(jobs, "light")] == [
+        "workers.forget.forget",
+        "workers.collect.collect",
+    ]
+
+
 def test_a_job_that_is_queued_is_not_added_again(jobs: Jobs) -> None:
     assert all(jobs.train(3) for _ in range(5))
     assert len(queued(jobs, "train")) == 1
