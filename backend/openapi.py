@@ -89,6 +89,7 @@ def _parameters(operation: Operation) -> list[Json]:
             ("version", "string"),
             ("run_id", "integer"),
             ("acceptance_id", "integer"),
+            ("task_id", "integer"),
         )
         if f"{{{name}}}" in operation.path
     ]

@@ -110,7 +110,9 @@ class Store:
             yield True
             return
         with self.engine.begin() as connection:
-            claimed = connection.scalar(select(func.pg_try_advisory_xact_lock(namespace, number)))
+            # Of a database; Lorabels in other schemas of it have the same numbers.
+            key = func.hashtext(func.concat(func.current_schema(), ":", namespace))
+            claimed = connection.scalar(select(func.pg_try_advisory_xact_lock(key, number)))
             yield bool(claimed)
 
     def compact(self) -> bool:

@@ -25,6 +25,7 @@ from lorabel.label_studio.project_titles import project_titles
 from lorabel.secret_keys import FILE, Keyring, new_key
 from lorabel.settings import Settings
 from tests.backend import requests
+from tests.lorabel.database.test_migrations import put_back
 
 TOKEN = "hush-4711-token"
 URL = "http://labels.test"
@@ -62,10 +63,10 @@ def test_the_same_token_is_not_written_again(store: Store) -> None:
 
 
 def test_tokens_of_an_older_version_are_encrypted_by_the_migration(settings: Settings, store: Store) -> None:
+    put_back(store, "0018")
     projects.upsert(store, 1, label_studio_url=URL, label_config=requests.CONFIG)
     with store.write() as session:
         session.execute(text(f"UPDATE project SET api_key = '{TOKEN}', setup_token = 'plain-setup-1'"))
-        session.execute(text("UPDATE alembic_version SET version_num = '0018'"))
     assert opened(store, settings) == TOKEN
     assert in_files(settings.data_dir, TOKEN)
     store.migrate()
@@ -188,10 +189,10 @@ def test_a_database_that_is_in_use_is_written_anew_at_the_next_start(
     monkeypatch.setattr(database_store, "CHECKPOINT_S", 0.1)
     monkeypatch.setattr(database_store, "BUSY_TIMEOUT_S", 0)
     store.close()  # the next connections wait no longer
+    put_back(store, "0018")
     projects.upsert(store, 1, label_studio_url=URL, label_config=requests.CONFIG)
     with store.write() as session:
         session.execute(text(f"UPDATE project SET api_key = '{TOKEN}'"))
-        session.execute(text("UPDATE alembic_version SET version_num = '0018'"))
     with store.read() as reader:
         reader.execute(text("SELECT 1 FROM project")).all()
         store.migrate()

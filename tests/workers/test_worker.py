@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.database.jobs import COLLECT_JOB, JOB_FUNCTIONS, LIGHT, Jobs
 from lorabel.settings import Settings
-from workers import accept_tasks, collect, finetune, label_errors, lookahead, order, preannotate, worker
+from workers import accept_tasks, collect, finetune, forget, label_errors, lookahead, order, preannotate, worker
 
 pytestmark = pytest.mark.slow
 
@@ -97,5 +97,5 @@ def test_no_callback_of_a_job_is_called(
 def test_the_list_has_every_job() -> None:
     bulk_functions = (preannotate.preannotate, order.order, label_errors.find_label_errors)
     bulk_functions += (accept_tasks.accept_tasks, accept_tasks.undo)
-    functions = (collect.collect, finetune.finetune, *bulk_functions, lookahead.look_ahead)
+    functions = (collect.collect, finetune.finetune, *bulk_functions, lookahead.look_ahead, forget.forget)
     assert {f"{function.__module__}.{function.__name__}" for function in functions} == JOB_FUNCTIONS

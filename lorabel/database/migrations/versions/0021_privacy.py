@@ -14,10 +14,10 @@ def upgrade() -> None:
         sa.Column("project_id", sa.Integer(), nullable=False),
         *(sa.Column(name, sa.String(), nullable=False) for name in ("from_name", "kind", "labels")),
         sa.Column("tasks", sa.Integer(), nullable=False),
-        sa.Column("noise_multiplier", sa.Float(), nullable=False),
-        sa.Column("sample_rate", sa.Float(), nullable=False),
+        sa.Column("noise_multiplier", sa.Double(), nullable=False),
+        sa.Column("sample_rate", sa.Double(), nullable=False),
         sa.Column("steps", sa.Integer(), nullable=False),
-        *(sa.Column(name, sa.Float(), nullable=False) for name in ("epsilon", "next_epsilon", "delta", "budget")),
+        *(sa.Column(name, sa.Double(), nullable=False) for name in ("epsilon", "next_epsilon", "delta", "budget")),
         sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("ix_privacy_release_project_id", "privacy_release", ["project_id"])

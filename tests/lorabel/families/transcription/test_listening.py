@@ -133,12 +133,12 @@ def test_sounds_in_the_background_begin_no_window_while_one_of_a_person_is_writt
     """Eight long sounds are being written when it comes; a place among the windows is kept for it."""
     for number in range(8):
         room.begin(f"long {number}", LONG_S, is_background=True)
-    room.step(60)
+    room.step(100)
     assert len(room.steps.written) == CPU_MOST_WINDOWS - 1
     room.begin("short", 0.8)
     room.until_done("short")
     assert room.encoded_beside("short") == 1
-    room.step(60)
+    room.step(100)
     assert len(room.steps.written) == CPU_MOST_WINDOWS - 1, "they go on"
 
 
