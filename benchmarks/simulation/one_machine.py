@@ -3,10 +3,10 @@
 It is a model of its own, of which `site.py` shares only the station: replicas, proxies, workers and the database
 are compared with nothing here.
 
-Three kinds of figures set it up: how fast forward passes are alone, how long one client waits, and the CPU time
-of a task outside the model. Decision 48 measured the latter with 32 clients and with 4 clients of 100 tasks,
-and where cores are full, tasks a second follow from it. So the rows of these three loads are set by the
-calibration, and only 8 clients, 128 clients and 4 clients of 32 tasks are a check.
+Three kinds of figures set it up: how fast forward passes are alone, how long one client waits, and the CPU time of
+a task outside the model. Decision 48 measured the latter with 32 clients and with 4 clients of 100 tasks, and
+where cores are full, tasks a second follow from it. So the rows of these three loads are set by the calibration,
+and only 8 clients, 128 clients and 4 clients of 32 tasks are a check.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -14,7 +14,7 @@ from tests.workers.conftest import add_tasks
 from workers import accept_tasks
 from workers.services import Services
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
 
 def review(services: Services, sampled: range, others: range) -> None:
