@@ -45,7 +45,6 @@ from lorabel.families.encoders.explaining import (
 )
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
-from lorabel.families.loading import family_for, family_types
 from lorabel.families.text_encoder import TextEncoder
 from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.settings import Settings
@@ -367,12 +366,6 @@ def test_an_explanation_of_a_picture_counts_as_all_rows_that_it_computes(tmp_pat
     assert family.batch_rows(family.prepare(about_picture("x", COLOUR_LABELS), lambda _: file)) == 1
 
 
-def test_pieces_about_different_labels_are_not_joined() -> None:
-    pieces = [Explanation(label=label, score=0.5, contents=(ContentWeights(),)) for label in (0, 1)]
-    with pytest.raises(ValueError, match="different labels"):
-        Explanation.joined(pieces)
-
-
 def test_other_rows_of_a_batch_are_answered_as_alone(minilm: TextEncoder) -> None:
     plain = about_text("a bus stopped", TEXT_LABELS)
     (asked,) = ExplanationInput.of(about_text("a dog", TEXT_LABELS), None, 1)
@@ -380,23 +373,6 @@ def test_other_rows_of_a_batch_are_answered_as_alone(minilm: TextEncoder) -> Non
     first, scores, last = minilm.predict(prepared, [None] * 3, NO_BATCH_ADAPTERS, new_cache())
     assert isinstance(first, Explanation) and isinstance(scores, LabelScores) and first == last
     assert scores.probabilities == pytest.approx(answer(minilm, plain).probabilities, abs=1e-5)
-
-
-def test_the_family_that_answers_explains() -> None:
-    """Whatever the modalities, the same family is asked for labels and for their explanation."""
-    modalities = (Modality.TEXT, Modality.IMAGE, Modality.AUDIO)
-    sets = [{each} for each in modalities] + [{Modality.TEXT, Modality.IMAGE}, {Modality.TEXT, Modality.AUDIO}]
-    for asked in sets:
-        contents = tuple(
-            Content(modality=each, text="a")
-            if each == Modality.TEXT
-            else Content(modality=each, media=MediaRef(url="x"))
-            for each in sorted(asked)
-        )
-        question = LabelsInput(contents=contents, labels=(("a",), ("b",)))
-        (explained,) = ExplanationInput.of(question, None, 1)
-        assert family_for(explained) is family_for(question)
-    assert [family for family in family_types() if issubclass(family, ExplainingEncoder)]
 
 
 def test_the_fit_of_a_picture_is_that_of_the_transform(demo_model: DualEncoder) -> None:
