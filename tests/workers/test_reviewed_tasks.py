@@ -20,10 +20,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.servers]
 def review(services: Services, sampled: range, others: range) -> None:
     with services.store.write() as session:
         promised = {"precision": 0.6, "confidence": 0.6, "is_together": True, "is_written": False}
-        session.add(Acceptance(id=1, project_id=1, run_id=99, review_size=len(sampled), **promised))
+        acceptance = Acceptance(project_id=1, run_id=99, review_size=len(sampled), **promised)
+        session.add(acceptance)
         session.flush()
         for task_id in (*sampled, *others):
-            row = AcceptedTask(acceptance_id=1, task_id=task_id, project_id=1, result=[])
+            row = AcceptedTask(acceptance_id=acceptance.id, task_id=task_id, project_id=1, result=[])
             row.is_sampled, row.state = task_id in sampled, AcceptedState.SHOWN
             session.add(row)
 

@@ -74,7 +74,7 @@ def test_redis_is_asked_once_for_all_events_of_a_short_time(jobs: Jobs, monkeypa
 
 
 def test_a_waiting_deletion_does_not_stand_for_a_job_that_applies_events(jobs: Jobs) -> None:
-    assert jobs.forget("sealed") and jobs.collect(1)
+    assert jobs.forget(1, "sealed") and jobs.collect(1)
     assert [function for _, function, _ in queued(jobs, "light")] == [
         "workers.forget.forget",
         "workers.collect.collect",
