@@ -95,14 +95,14 @@ def explain_task(
 def _nearest(services: Services, project: Project, task_id: int) -> tuple[list[NearTask], str | None]:
     """The nearest annotated tasks, and why there are none."""
     try:
-        found = services.searcher.like_task(project.id, task_id, LOOKED_THROUGH)
+        alike = services.searcher.like_task(project.id, task_id, LOOKED_THROUGH)
     except ModelServerBusyError:
         raise
     except LorabelError as error:
         return [], str(error)
     with services.store.read() as session:
-        results = newest_results(session, project.id, [hit.task_id for hit in found.hits])
-    hits = [hit for hit in found.hits if hit.task_id in results][:NEAREST]
+        results = newest_results(session, project.id, [hit.task_id for hit in alike.hits])
+    hits = [hit for hit in alike.hits if hit.task_id in results][:NEAREST]
     links = task_links(project, services.settings, hits)
     nearest = [
         NearTask(hit.task_id, hit.similarity, named_labels(results[hit.task_id]), url)

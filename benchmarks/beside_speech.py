@@ -3,9 +3,9 @@
 The long sound is of five minutes, again and again without a break, another part of the sentences each time, so
 that nothing of it is remembered: as a person asks for it, then as a bulk run does. Pictures are /predict calls
 with the demo's model, which computes on the same device in the same thread. Short sounds are one sentence each.
-Delays are counted in what was once a step: as many windows as go together are encoded. Now each of their layers is
-a step, and nothing else interrupts the device. Encoding takes different times, so the median delay is counted in
-median times, and the worst in the longest one.
+The unit of delays is the time in which two windows, as many as go together, are encoded. That was one step, for
+whose end all others waited; now each layer is a step. It varies, so the median delay is divided by the median
+time, and the worst by the longest one.
 """
 
 import itertools
@@ -44,7 +44,8 @@ LONG_S, LONG_PROJECT, LONG_TIMEOUT_S = 300.0, PROJECT + 2, 120.0
 BETWEEN_S, BEGUN_S = 1.7, 1.0
 PICTURES, SHORT_SOUNDS = "pictures", "transcripts of short sounds"
 LONG_SOUNDS = {"a person's long sound": Priority.INTERACTIVE, "a long sound of a bulk run": Priority.BULK}
-ONE_STEP = Goal("<=", 1.0)
+WINDOWS_TIME = "of the windows' time"
+ONE_TIME = Goal("<=", 1.0)
 Times = dict[str, list[float]]
 
 
@@ -57,7 +58,7 @@ def measure(plan: Plan, family: Speech, source: str) -> list[Row]:
     sentences = [decode_audio(whisper_tiny.spoken(text), RATE_HZ, LONG_S) for text in whisper_tiny.SENTENCES]
     talk = np.concatenate([*sentences, np.zeros(RATE_HZ // 2, np.float32)])
     spoken = np.tile(talk, 2 + round(LONG_S * RATE_HZ / len(talk)))
-    steps_ms, windows = _steps_ms(family, spoken)
+    windows_ms, windows = _windows_ms(family, spoken)
     stream, numbers = Stream(), itertools.count()
     variables = {
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
@@ -78,21 +79,21 @@ def measure(plan: Plan, family: Speech, source: str) -> list[Row]:
         for name, priority in LONG_SOUNDS.items():
             with _long_sounds(lorabel, spoken, priority):
                 beside[name] = waits(plan.seconds)
-    title = f"step of a long sound, {windows} windows encoded"
+    title = f"{windows} windows of a long sound, encoded"
     return [
-        Row(title, percentile(steps_ms, 0.5), "ms", min(steps_ms), max(steps_ms)),
+        Row(title, percentile(windows_ms, 0.5), "ms", min(windows_ms), max(windows_ms)),
         *(_row(f"{kind}, alone", times) for kind, times in alone.items()),
-        *(row for name, of_kinds in beside.items() for row in _delays(name, of_kinds, alone, steps_ms)),
+        *(row for name, of_kinds in beside.items() for row in _delays(name, of_kinds, alone, windows_ms)),
     ]
 
 
-def _delays(name: str, beside: Times, alone: Times, steps_ms: list[float]) -> Iterator[Row]:
+def _delays(name: str, beside: Times, alone: Times, windows_ms: list[float]) -> Iterator[Row]:
     for kind, times in beside.items():
         yield _row(f"{kind}, beside {name}", times)
         for share, of_share in ((0.5, "p50"), (1.0, "worst")):
             delay_ms = percentile(times, share) - percentile(alone[kind], share)
-            steps = delay_ms / percentile(steps_ms, share)
-            yield Row(f"{kind}, delayed by {name}: {of_share}", steps, "steps", goal=ONE_STEP)
+            share_of_windows = delay_ms / percentile(windows_ms, share)
+            yield Row(f"{kind}, delayed by {name}: {of_share}", share_of_windows, WINDOWS_TIME, goal=ONE_TIME)
 
 
 def _row(name: str, times_ms: list[float]) -> Row:
@@ -106,8 +107,8 @@ def _row(name: str, times_ms: list[float]) -> Row:
     )
 
 
-def _steps_ms(family: Speech, spoken: Sound) -> tuple[list[float], int]:
-    """The milliseconds of the steps in which windows of a long sound are encoded, and how many windows in each."""
+def _windows_ms(family: Speech, spoken: Sound) -> tuple[list[float], int]:
+    """The milliseconds in which windows of a long sound are encoded that go together, and how many these are."""
     file = encoded(spoken[: round(LONG_S * RATE_HZ)])
     content = Content(modality=Modality.AUDIO, media=MediaRef(url="sound"))
     prepared = family.prepare(TranscriptInput(contents=(content,)), lambda _: file)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from lorabel.commands.connect import connect
+from lorabel.demo.pictures import Picture
 from lorabel.label_studio.annotations import find_user
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.regions import choices
@@ -43,19 +44,27 @@ def accept(lorabel: Lorabel, *options: str) -> dict[str, Any]:
     return acceptance
 
 
+def labeled_project(
+    title: str, lorabel: Lorabel, label_studio: Server, client: LabelStudio
+) -> tuple[int, dict[int, Picture]]:
+    """Connect a project with LABELED annotated tasks and OPEN others. Returns its id, and the task's pictures."""
+    drawn = [picture for picture in pictures(300, seed=9) if picture.colour in COLOURS][: LABELED + OPEN]
+    project_id: int = client.call("POST", "/api/projects/", json={"title": title, "label_config": CONFIG})["id"]
+    tasks = [{"image": data_url(picture)} for picture in drawn]
+    client.call("POST", f"/api/projects/{project_id}/import", json=tasks, timeout_s=TIMEOUT_S)
+    connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
+    drawn_by_task = dict(zip((task.task_id for task in client.tasks(project_id)), drawn, strict=True))
+    for task_id in list(drawn_by_task)[:LABELED]:
+        body = {"result": [choices("colour", "image", [drawn_by_task[task_id].colour])]}
+        client.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
+    return project_id, drawn_by_task
+
+
 def test_accepted_predictions_are_a_users_annotations_are_not_learned_from_and_are_taken_back(
     lorabel_up: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
-    drawn = [picture for picture in pictures(300, seed=9) if picture.colour in COLOURS][: LABELED + OPEN]
-    created = client.call("POST", "/api/projects/", json={"title": "accept", "label_config": CONFIG})
-    project = str(created["id"])
-    tasks = [{"image": data_url(picture)} for picture in drawn]
-    client.call("POST", f"/api/projects/{project}/import", json=tasks, timeout_s=TIMEOUT_S)
-    connect(lorabel_up.settings, label_studio.url, label_studio.token, created["id"])
-    colours = dict(zip((task.task_id for task in client.tasks(created["id"])), drawn, strict=True))
-    for task_id in list(colours)[:LABELED]:
-        body = {"result": [choices("colour", "image", [colours[task_id].colour])]}
-        client.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
+    project_id, colours = labeled_project("accept", lorabel_up, label_studio, client)
+    project = str(project_id)
     client.call(
         "POST", "/api/users/", json={"email": USER, "username": "machine", "first_name": "Ma", "last_name": ""}
     )
@@ -74,14 +83,14 @@ def test_accepted_predictions_are_a_users_annotations_are_not_learned_from_and_a
         assert (proof["cases"], proof["reason"], shown["tasks"]) == (LABELED, "", {})
         assert 0 < proof["tasks"] <= OPEN and proof["bound"] >= 0.8
         assert "fitted without it" in shown["cases_from"]
-        assert len(list(client.annotated_tasks(created["id"]))) == LABELED, "a dry run has written"
+        assert len(list(client.annotated_tasks(project_id))) == LABELED, "a dry run has written"
 
         written = accept(lorabel_up, *options, "--write", "--user", USER)
         (proof,) = written["labels"]
         assert written["tasks"] == {"written": proof["tasks"]}
         accepted = {
             task.task_id: task.annotations[0]
-            for task in client.annotated_tasks(created["id"])
+            for task in client.annotated_tasks(project_id)
             if task.annotations[0]["completed_by"] == user_id
         }
         assert len(accepted) == proof["tasks"] >= 3
@@ -99,12 +108,12 @@ def test_accepted_predictions_are_a_users_annotations_are_not_learned_from_and_a
         client.call("PATCH", f"/api/annotations/{corrected['id']}/", json={"result": [region]})
         wait_until(lambda: counted() == LABELED + 1, TIMEOUT_S, "the correction is counted")
         events = httpx.get(f"{lorabel_up.url}/api/v1/events?limit=500", trust_env=False).json()["events"]
-        stale = [event for event in events if event["project_id"] == created["id"] and event["state"] == "stale"]
+        stale = [event for event in events if event["project_id"] == project_id and event["state"] == "stale"]
         assert len(stale) >= len(accepted), "the accepted annotations came back as events and changed nothing"
 
         undone = accept(lorabel_up, project, "--undo", str(written["id"]))
         assert undone["tasks"] == {"removed": len(accepted) - 1, "changed": 1}
-        left = {task.task_id for task in client.annotated_tasks(created["id"])}
+        left = {task.task_id for task in client.annotated_tasks(project_id)}
         assert left == {*list(colours)[:LABELED], corrected_id}
         assert counted() == LABELED + 1
         assert [each["id"] for each in api.get("/acceptances").json()["acceptances"]] == [
@@ -116,16 +125,8 @@ def test_accepted_predictions_are_a_users_annotations_are_not_learned_from_and_a
 def test_a_random_sample_is_reviewed_in_a_tab_and_tells_whether_the_promise_holds(
     lorabel_up: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
-    drawn = [picture for picture in pictures(300, seed=9) if picture.colour in COLOURS][: LABELED + OPEN]
-    created = client.call("POST", "/api/projects/", json={"title": "review", "label_config": CONFIG})
-    project = str(created["id"])
-    tasks = [{"image": data_url(picture)} for picture in drawn]
-    client.call("POST", f"/api/projects/{project}/import", json=tasks, timeout_s=TIMEOUT_S)
-    connect(lorabel_up.settings, label_studio.url, label_studio.token, created["id"])
-    colours = dict(zip((task.task_id for task in client.tasks(created["id"])), drawn, strict=True))
-    for task_id in list(colours)[:LABELED]:
-        body = {"result": [choices("colour", "image", [colours[task_id].colour])]}
-        client.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
+    project_id, colours = labeled_project("review", lorabel_up, label_studio, client)
+    project = str(project_id)
     address = f"{lorabel_up.url}/api/v1/projects/{project}"
 
     def counted() -> int:
@@ -135,14 +136,14 @@ def test_a_random_sample_is_reviewed_in_a_tab_and_tells_whether_the_promise_hold
     shown = accept(lorabel_up, project, "--precision", "0.8", "--together", "--review", "--sample", "8")
     (proof,) = shown["labels"]
     assert shown["tasks"] == {"shown": proof["tasks"]} and proof["tasks"] >= 8
-    assert len(list(client.annotated_tasks(created["id"]))) == LABELED, "nothing is annotated"
-    tab = {"project": created["id"], "view": shown["tab_id"], "fields": "all", "page_size": 100}
+    assert len(list(client.annotated_tasks(project_id))) == LABELED, "nothing is annotated"
+    tab = {"project": project_id, "view": shown["tab_id"], "fields": "all", "page_size": 100}
     sample = client.call("GET", "/api/tasks/", params=tab)["tasks"]
     assert len(sample) == 8 and all(not task["annotations"] for task in sample)
     assert {row["model_version"] for task in sample for row in task["predictions"]} >= {
         f"{shown['version']} (review {shown['id']})"
     }
-    others = [task for task in client.tasks(created["id"]) if any("(acceptance" in name for name in task.versions)]
+    others = [task for task in client.tasks(project_id) if any("(acceptance" in name for name in task.versions)]
     assert len(others) == proof["tasks"] - 8
 
     # People review the sample: the truth, but for one that they see otherwise.
@@ -164,8 +165,8 @@ def test_a_random_sample_is_reviewed_in_a_tab_and_tells_whether_the_promise_hold
 
     undone = accept(lorabel_up, project, "--undo", str(shown["id"]))
     assert undone["tasks"] == {"removed": proof["tasks"]}
-    left = [name for task in client.tasks(created["id"]) for name in task.versions if "(" in name]
+    left = [name for task in client.tasks(project_id) for name in task.versions if "(" in name]
     assert left == []
-    tabs = client.call("GET", "/api/dm/views/", params={"project": created["id"]})
+    tabs = client.call("GET", "/api/dm/views/", params={"project": project_id})
     assert shown["tab_id"] not in [each["id"] for each in tabs]
     assert counted() == LABELED + 8, "what people said stays"
