@@ -89,7 +89,7 @@ class FakeLabelStudio:
         if path == "/api/version":
             return 200, self.version
         if path == "/api/current-user/whoami":
-            if authorization in (f"Token {LEGACY_TOKEN}", f"Bearer {self._access()}"):
+            if authorization == f"Token {LEGACY_TOKEN}" or self._has_access(authorization):
                 return 200, {"id": 1, "email": "annotator@example.com"}
             return 401, {"detail": "legacy token authentication has been disabled"}
         if path == "/api/tasks/":
@@ -110,9 +110,7 @@ class FakeLabelStudio:
         if method == "DELETE" and path.startswith("/api/predictions/"):
             return self._delete_prediction(int(path.split("/")[3]))
         if path.startswith("/data/upload/"):
-            return (
-                (200, "a file") if authorization == f"Bearer {self._access()}" else (401, {"detail": "no token"})
-            )
+            return (200, "a file") if self._has_access(authorization) else (401, {"detail": "no token"})
         if path.startswith("/api/webhooks/"):
             return self._webhook(method, body)
         if path.endswith("/predict/test"):
@@ -134,10 +132,14 @@ class FakeLabelStudio:
             return 401, {"detail": "Token is invalid"}
         self.exchanges += 1
         time.sleep(0.05)
-        return 200, {"access": self._access()}
+        return 200, {"access": self._access(self.exchanges)}
 
-    def _access(self) -> str:
-        return make_jwt(token_type="access", iat=1_000, exp=1_000 + self.lifetime_s, jti=self.exchanges)
+    def _has_access(self, authorization: str | None) -> bool:
+        """Each token that was made is valid, whoever got others since."""
+        return authorization in {f"Bearer {self._access(number)}" for number in range(1, self.exchanges + 1)}
+
+    def _access(self, number: int) -> str:
+        return make_jwt(token_type="access", iat=1_000, exp=1_000 + self.lifetime_s, jti=number)
 
     def _page(self, query: dict[str, Any], size: int) -> dict[str, Any]:
         tasks = sorted(self.tasks, key=lambda task: int(task["id"]))
