@@ -220,3 +220,16 @@ def test_an_adapter_of_another_size_is_refused_whatever_its_kind(
         folders.write(f"p7.v{version}", copy)
         with pytest.raises(UnreadableError, match=rf"p7\.v{version}/label.*does not fit.*MODEL_DUAL_ENCODER"):
             bank.load(f"p7.v{version}/label")
+
+
+def test_dora_is_refused_where_weights_are_quantized_and_lora_is_not(
+    source: str, adapter_folders: AdapterFolders
+) -> None:
+    family = load(source)
+    name = family.lora_layers()[0]
+    layer = family.module.get_submodule(name)
+    layer.weight = torch.nn.Parameter(torch.zeros_like(layer.weight, dtype=torch.int8), requires_grad=False)
+    bank = AdapterBank(family, adapter_folders, memory_bytes=10**9)
+    bank.load(PLAIN)
+    with pytest.raises(UnreadableError, match=r"norms of weights, and those of layer .* are quantized; serve the"):
+        bank.load(DECOMPOSED)

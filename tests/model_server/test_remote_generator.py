@@ -1,5 +1,6 @@
 """GENERATOR_URL: the model server with a server of completions, against the generator that computes itself."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,16 @@ def test_a_promotion_hands_the_adapter_over_once_and_a_name_never_means_other_we
     engine.close()
     engine.family_pool.loaded[0].family.server.close()
     assert len({body["lora_name"] for _, body in served.server.received}) == 2
+
+
+@pytest.mark.parametrize("change", [{"use_dora": True}, {"peft_type": "IA3"}])
+def test_kinds_that_a_server_does_not_compute_are_not_handed_over(served: Served, change: dict[str, Any]) -> None:
+    """Whatever the settings were when it was trained."""
+    file = served.folders.path("p1.v1/label") / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    (result,) = served.ask((TEXTS[0], "p1.v1/label"))
+    assert "retrain with LORA_KIND_GENERATOR=lora" in result.error.reason
+    assert served.server.received == []
 
 
 def test_adapters_are_handed_over_again_when_the_server_was_started_anew(served: Served) -> None:
