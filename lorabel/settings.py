@@ -21,6 +21,7 @@ from lorabel.lora_settings import LoraSettings
 from lorabel.media_settings import MediaSettings
 from lorabel.privacy_settings import PrivacySettings
 from lorabel.private_folders import is_private
+from lorabel.ray_settings import RaySettings
 from lorabel.tls_settings import TlsSettings
 from lorabel.track_settings import TrackSettings
 
@@ -47,7 +48,9 @@ def certificate_files() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, GeneratorSettings, LoraSettings):
+class Settings(
+    PrivacySettings, TlsSettings, MediaSettings, RaySettings, TrackSettings, GeneratorSettings, LoraSettings
+):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 
     model_config = SettingsConfigDict(
@@ -132,17 +135,6 @@ class Settings(PrivacySettings, TlsSettings, MediaSettings, TrackSettings, Gener
         1.0, ge=0, description="Pixels that a polygon may be off its mask's outline."
     )
     pixels_memory_mb: int = Field(256, ge=0, description="Memory for decoded inputs, in MB.")
-    ray_address: str | None = Field(
-        None, description="Ray cluster for `python -m model_server.ray_serve`; default: a new one on this machine."
-    )
-    replicas_min: int = Field(1, ge=1, description="Fewest replicas of the model server on Ray, one per GPU.")
-    replicas_max: int = Field(
-        1, ge=1, description="Most replicas of the model server on Ray; Ray starts more when requests wait."
-    )
-    replica_requests: int = Field(
-        24, ge=1, description="Requests at a time on one replica above which Ray starts another."
-    )
-    replica_cpus: float = Field(1, gt=0, description="CPU cores that Ray sets aside for each replica.")
     predict_timeout_s: float = Field(
         95.0, gt=0, description="Seconds for one /predict request; Label Studio gives up after 100 s."
     )

@@ -25,6 +25,11 @@ PEOPLE_STAY_S = 60.0
 GATHERED_ROWS, GATHER_S = 16, 0.05
 # Seconds of a row that are not told from less.
 SHORTEST_ROW_S = 1e-6
+# As many rows as there are cores, each on a core of its own, may take this many times as long as one row that all
+# cores share: then a person waits little longer, and no core waits for the others.
+WORTH_DIVIDING = 1.5
+# Share by which a single row makes the time of divided rows forgotten, so that they are tried again.
+FORGOTTEN = 0.05
 
 
 class BatchSizes:
@@ -38,7 +43,10 @@ class BatchSizes:
         self.max_batch = self._setting = max_batch
         self._metrics, self._full_batches = metrics, 0
         self._metrics.max_batch.set(max_batch)
-        self.row_s: dict[str, float] = {}  # seconds per row on the device, by family
+        # By family: seconds per row on the device; of a batch that all cores shared; of one row for each core.
+        self.row_s: dict[str, float] = {}
+        self._shared_s: dict[str, float] = {}
+        self._divided_s: dict[str, float] = {}
         self._person_asked = -math.inf
 
     def note_person(self) -> None:
@@ -54,7 +62,8 @@ class BatchSizes:
         is_undisturbed = time.monotonic() - self._person_asked > PEOPLE_STAY_S
         batch_s = UNDISTURBED_BATCH_S if is_undisturbed else BACKGROUND_BATCH_S
         row_s = self.row_s.get(family.name, batch_s)
-        return min(most, max(1, int(batch_s / max(row_s, SHORTEST_ROW_S))))
+        rows = max(1, int(batch_s / max(row_s, SHORTEST_ROW_S)))
+        return min(most, max(rows, torch.get_num_threads()) if self._is_worth_dividing(family, batch_s) else rows)
 
     def wanted(self, first: Row, coming: int) -> int:
         """How many rows a batch that begins with this one waits for: 1 if a person waits.
@@ -72,11 +81,30 @@ class BatchSizes:
         As many rows as there are cores take as long as one, if each is computed on a core of its own. Else a row
         that takes more than half of the time that a batch may take would keep all batches at one row.
         """
-        threads = torch.get_num_threads()
-        may_divide = family.divides_rows and threads <= (family.most_rows or self.max_batch)
-        is_divided = may_divide and family.device.type == "cpu"
+        name, threads, is_divided = family.name, torch.get_num_threads(), self._divides(family)
         row_s = seconds / (max(rows, threads) if is_divided else rows)
-        self.row_s[family.name] = (self.row_s.get(family.name, row_s) + row_s) / 2
+        self.row_s[name] = (self.row_s.get(name, row_s) + row_s) / 2
+        if is_divided and rows < threads:
+            self._shared_s[name] = (self._shared_s.get(name, seconds) + seconds) / 2
+            if (divided_s := self._divided_s.get(name)) is not None:
+                self._divided_s[name] = divided_s + FORGOTTEN * (seconds - divided_s)
+        elif is_divided:
+            self._divided_s[name] = (self._divided_s.get(name, row_s * threads) + row_s * threads) / 2
+
+    def _divides(self, family: Family) -> bool:
+        """Whether a batch of enough rows is divided among the cores."""
+        may_divide = family.divides_rows and torch.get_num_threads() <= (family.most_rows or self.max_batch)
+        return may_divide and family.device.type == "cpu"
+
+    def _is_worth_dividing(self, family: Family, batch_s: float) -> bool:
+        """Whether a row for each core takes no longer than a batch may, or little longer than a single row.
+
+        True if only single rows were computed yet: the other is tried.
+        """
+        shared_s, divided_s = self._shared_s.get(family.name), self._divided_s.get(family.name)
+        if shared_s is None or divided_s is None:
+            return shared_s is not None and self._divides(family)
+        return divided_s <= max(batch_s, WORTH_DIVIDING * shared_s)
 
     def grow(self, rows: int) -> None:
         """Double a reduced `max_batch` after GROW_AFTER full batches: other processes may have freed memory."""

@@ -40,7 +40,8 @@ def build(settings: Settings, *, has_gpus: bool, machines: int) -> Application:
     """Build the application: a deployment of replicas, and our proxies in front of it.
 
     Args:
-        has_gpus: whether the cluster has GPUs; DEVICE=auto then gives each replica one.
+        has_gpus: whether the cluster has GPUs; DEVICE=auto then gives each replica
+            REPLICA_GPUS of one.
         machines: how many machines the cluster has. Each gets at most its share of our proxies. They need no
             resource that Ray counts, so Ray could place all of them on one machine, and if that machine died, all
             others would answer 500.
@@ -54,7 +55,10 @@ def build(settings: Settings, *, has_gpus: bool, machines: int) -> Application:
     replicas = serve.deployment(
         Replica,
         name="replica",
-        ray_actor_options={"num_gpus": 1 if is_on_gpu else 0, "num_cpus": settings.replica_cpus},
+        ray_actor_options={
+            "num_gpus": settings.replica_gpus if is_on_gpu else 0,
+            "num_cpus": settings.replica_cpus,
+        },
         autoscaling_config={
             "min_replicas": settings.replicas_min,
             "initial_replicas": settings.replicas_min,

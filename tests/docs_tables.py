@@ -20,6 +20,7 @@ from backend.operations import OPERATIONS
 from lorabel.commands.cli import app
 from lorabel.families.loading import base_model_types, trained_types
 from lorabel.problems.binding import problem_types
+from lorabel.ray_settings import RaySettings
 from lorabel.settings import Settings
 from lorabel.tls_settings import TlsSettings
 from tests import problems_page
@@ -40,9 +41,9 @@ SET_IN_COMPOSE = frozenset({"DATABASE_URL", "REDIS_URL", "DATA_DIR", "LABEL_STUD
 # Settings of commands that none of its services runs: `lorabel demo`, and `python -m model_server.ray_serve`; and
 # those of TLS, since its services are on one machine.
 NOT_IN_COMPOSE = (
-    frozenset({"LABEL_STUDIO_PORT", "RAY_ADDRESS"})
-    | frozenset({"REPLICAS_MIN", "REPLICAS_MAX", "REPLICA_REQUESTS", "REPLICA_CPUS"})
-    | frozenset(TlsSettings.model_fields)
+    frozenset({"LABEL_STUDIO_PORT"})
+    | frozenset(map(str.upper, RaySettings.model_fields))
+    | frozenset(map(str.upper, TlsSettings.model_fields))
 )
 METRIC_FILES = (
     ("backend", "backend/metrics.py"),

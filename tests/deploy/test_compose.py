@@ -18,8 +18,6 @@ from tests.docs_tables import NOT_IN_COMPOSE, SET_IN_COMPOSE, variables
 SCHEMA = "builtin_schemas/vendor/compose-spec.json"
 SECRET = re.compile(r"PASS|KEY|TOKEN|SECRET")
 LORABEL = ("migrate", "model-server", "backend", "worker-light", "worker-train", "worker-bulk")
-PASSED_ON = {"LABEL_STUDIO_PORT", "RAY_ADDRESS"}
-NOT_IN_COMPOSE |= {"REPLICAS_MIN", "REPLICAS_MAX", "REPLICA_REQUESTS", "REPLICA_CPUS"}
 PASSED_ON = [name for name in variables() if name not in SET_IN_COMPOSE | NOT_IN_COMPOSE]
 SERVICES = read(COMPOSE)["services"]
 VARIABLES = {

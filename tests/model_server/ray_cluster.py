@@ -66,13 +66,16 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, variables: Mapping[str, str], other: Machine | None = None) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, variables: Mapping[str, str], other: Machine | None = None, *, gpus: int = 0
+) -> Iterator[Cluster]:
     """Start a cluster with two replicas on this machine's CPU, and stop it at the end.
 
     Args:
         folder: for logs.
         variables: are put over the environment of the cluster.
         other: a second machine of the cluster; then each machine has room for one replica.
+        gpus: how many GPUs Ray believes that this machine has. Ray only counts them, too.
     """
     ray_port, http_port = free_port(), free_port()
     host = "127.0.0.1" if other is None else other.host
@@ -93,6 +96,7 @@ def cluster(folder: Path, variables: Mapping[str, str], other: Machine | None = 
     # Ray only counts cores. Three leave room for one more replica while another is replaced.
     cores = "--num-cpus=3" if other is None else "--num-cpus=1"
     options = ["--head", f"--port={ray_port}", f"--node-ip-address={host}", "--include-dashboard=false", cores]
+    options += [f"--num-gpus={gpus}"]
     with ExitStack() as stack:
         head = stack.enter_context(_node([], options, environment, folder / "head.log"))
         if other is not None:

@@ -51,6 +51,24 @@ def test_rows_of_their_own_cores_are_tried_together_if_one_takes_more_than_half_
     assert sizes.most(first_row(divided, Priority.BULK)) == 1, "two rows take too long"
 
 
+def test_rows_that_take_longer_than_a_batch_may_are_computed_one_on_each_core(sizes: BatchSizes) -> None:
+    """Before, a model that needed more than BACKGROUND_BATCH_S for a row had batches of one row for ever."""
+    shared, divided = FakeFamily("shared"), FakeFamily("divided", divides_rows=True)
+    for family in (shared, divided):
+        sizes.learn(cast(Any, family), 1, 1.2 * BACKGROUND_BATCH_S)
+    assert sizes.most(first_row(shared, Priority.BULK)) == 1
+    assert sizes.most(first_row(divided, Priority.BULK)) == 2
+    for _ in range(3):
+        sizes.learn(cast(Any, divided), 2, 1.5 * BACKGROUND_BATCH_S)
+    assert sizes.most(first_row(divided, Priority.BULK)) == 2, "little longer than one row"
+    for _ in range(5):
+        sizes.learn(cast(Any, divided), 2, 2.4 * BACKGROUND_BATCH_S)
+    assert sizes.most(first_row(divided, Priority.BULK)) == 1, "twice as long as one row"
+    for _ in range(30):
+        sizes.learn(cast(Any, divided), 1, 1.2 * BACKGROUND_BATCH_S)
+    assert sizes.most(first_row(divided, Priority.BULK)) == 2, "the cores may be free again"
+
+
 def test_rows_are_not_taken_for_divided_where_there_are_more_cores_than_rows_go_through_the_model(
     sizes: BatchSizes,
 ) -> None:

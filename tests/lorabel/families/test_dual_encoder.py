@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,22 @@ def test_probabilities_are_those_of_open_clip_on_real_photos(family: DualEncoder
     )
     expected = plain_open_clip(source)[:, :3].softmax(-1)
     torch.testing.assert_close(probabilities_of(outputs), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_each_core_computes_pictures_of_its_own_and_the_family_says_so(family: DualEncoder) -> None:
+    """Before, it did not say so, and a slow model had background batches of one picture, on one core."""
+    threads: list[int] = []
+    hook = family.module.visual.register_forward_hook(lambda *_: threads.append(threading.get_ident()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        prepared = [prepare(family, photo) for photo in photos()]
+        family.predict(prepared, [None] * 3, NoBatchAdapters(), FeatureCache({}))
+    finally:
+        torch.set_num_threads(before)
+        hook.remove()
+    assert len(set(threads)) == 2
+    assert family.divides_rows
 
 
 def test_multiple_choice_compares_labels_with_the_most_similar_neutral_text(
