@@ -16,8 +16,8 @@ from lorabel.database.store import Store, is_unreachable, reason_of
 
 log = logging.getLogger(__name__)
 
-# From the first failure. A server that stays away for longer is not waited for: Label Studio would wait with us each
-# time that a task is opened.
+# From the first failure. A server that stays away for longer is not waited for: Label Studio would wait with us
+# each time that a task is opened.
 PATIENCE_S = 10.0
 PAUSE_S = 0.1
 

@@ -1,7 +1,8 @@
 """Asks the model server for features of several projects at once, in threads.
 
 So no project waits because the media of another are slow. A request computes some of what a project lacks; then
-its head is fitted on what is there, and the next request follows. Of several light workers one asks about a project.
+its head is fitted on what is there, and the next request follows. Of several light workers, one at a time asks
+about a project.
 """
 
 import logging

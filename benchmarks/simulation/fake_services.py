@@ -1,4 +1,7 @@
-"""The fake model server and the fake Label Studio of the tests, in a process of their own, whose CPU time is not ours."""
+"""The fake model server and the fake Label Studio of the tests.
+
+They run in a process of their own, whose CPU time is not ours.
+"""
 
 import base64
 import multiprocessing

@@ -1,9 +1,9 @@
 """The light workers of the simulation: jobs that apply events, and threads that fit heads.
 
-As in `workers/collect.py` and `workers/head_fitting.py`: a job is added where none waits, and looks LOOKS + 1 times for
-pending events, which it applies a project at a time. Then the thread of the same process takes the project that
-changed last and that no other worker has claimed; asks the model server for the features of its new tasks; and fits.
-Both share the process's core.
+As in `workers/collect.py` and `workers/head_fitting.py`: a job is added where none waits, and looks LOOKS + 1
+times for pending events, which it applies a project at a time. Then the thread of the same process takes the
+project that changed last and that no other worker has claimed; asks the model server for the features of its new
+tasks; and fits. Both share the process's core.
 """
 
 from collections import OrderedDict, defaultdict

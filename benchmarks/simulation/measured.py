@@ -1,8 +1,9 @@
 """Measures on this machine what no other benchmark does: PostgreSQL, Redis and the workers, an event at a time.
 
-CPU times are taken, of this process and of the servers' processes, so other work on the machine does not matter much.
-PostgreSQL waits for the disk, as by default. The database has `projects` projects with some new annotations each; the
-project whose heads are fitted has ANNOTATED tasks. The model server and Label Studio are fakes (`fake_services.py`).
+CPU times are taken, of this process and of the servers' processes, so other work on the machine does not matter
+much. PostgreSQL waits for the disk, as by default. The database has `projects` projects with some new annotations
+each; the project whose heads are fitted has ANNOTATED tasks. The model server and Label Studio are fakes
+(`fake_services.py`).
 """
 
 import json
@@ -55,7 +56,7 @@ class Spent(NamedTuple):
 
 
 def measure(projects: int, times: int = 1000) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds by the names of `Costs`; and other figures: seconds of a choice of a replica, and rates of PostgreSQL.
+    """Seconds by the names of `Costs`; and other figures: of a choice of a replica, and rates of PostgreSQL.
 
     Args:
         projects: rows in the database.
@@ -94,9 +95,8 @@ def _services(projects: int) -> Iterator[Services]:
 def _fill(store: Store, projects: int) -> None:
     at = datetime.now(UTC)
     ids = range(1, projects + 1)
-    rows = [
-        {"id": i, "label_studio_id": i, "label_config": CONFIG, "head_config": CONFIG, "updated_at": at} for i in ids
-    ]
+    configs = {"label_config": CONFIG, "head_config": CONFIG}
+    rows = [{"id": i, "label_studio_id": i, "updated_at": at, **configs} for i in ids]
     annotations = [
         {"project_id": i, "id": 10**6 + n, "task_id": n, "result": [], "updated_at": at, "received_at": at}
         for i in ids

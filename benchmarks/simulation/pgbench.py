@@ -29,7 +29,7 @@ SCRIPTS: Mapping[str, str] = {
 
 
 def rates(url: str, projects: int, seconds: int) -> dict[str, float]:
-    """By what is asked, how often it is answered a second, with CLIENTS clients. Empty where there is no `pgbench`.
+    """By what is asked, how often it is answered a second, by CLIENTS clients. Empty where there is no `pgbench`.
 
     Args:
         url: of a database with projects 1 to `projects`.

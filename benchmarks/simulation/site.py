@@ -28,8 +28,8 @@ LOOKAHEAD_PAUSE_S = 1.0
 MOST_KEPT = 512
 # Until a router whose replicas are all full tries again.
 BACKOFF_S = 0.05
-# Times that PostgreSQL is asked, one after the other: what a project's memory is checked by, what it is loaded by (its
-# row, its version and heads, its unreadable tasks), /setup, and an event. A test of the code counts them.
+# Times that PostgreSQL is asked, one after the other: what a project's memory is checked by, what it is loaded by
+# (its row, its heads, its unreadable tasks), /setup, and an event. A test of the code counts them.
 LOOKUP_TRIPS, LOAD_TRIPS, SETUP_TRIPS, EVENT_TRIPS = 1, 4, 2, 2
 
 
@@ -84,9 +84,9 @@ class Router:
 @dataclass
 class SimulatedProject:
     """Attributes:
-        adapter: None while the base model and a head answer.
-        opened: how many tasks were opened, which is the id of the last.
-        revision: counts the changes of its row: events that were applied, and new heads.
+    adapter: None while the base model and a head answer.
+    opened: how many tasks were opened, which is the id of the last.
+    revision: counts the changes of its row: events that were applied, and new heads.
     """
 
     id: int

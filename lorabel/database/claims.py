@@ -1,14 +1,16 @@
 """SQL of claims: advisory locks of PostgreSQL, which end with a transaction, also where its process dies.
 
-A claim has two numbers: a namespace, which says what is claimed, and the id of what is claimed. Advisory locks belong
-to a database; Lorabels in other schemas of it have the same ids, so the schema's name is part of the first key.
+A claim has two numbers: a namespace, which says what is claimed, and the id of what is claimed. Advisory locks
+belong to a database; Lorabels in other schemas of it have the same ids, so the schema's name is part of the first
+key.
 https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """
 
 from sqlalchemy import text
 
 TRY_TO_CLAIM = text(
-    "SELECT pg_try_advisory_xact_lock(hashtext(concat(current_schema(), ':', CAST(:namespace AS integer))), :number)"
+    "SELECT pg_try_advisory_xact_lock("
+    "hashtext(concat(current_schema(), ':', CAST(:namespace AS integer))), CAST(:number AS integer))"
 )
 # `pg_locks` shows the two keys as numbers without sign, and `objsubid` is 2 for locks with two keys.
 # https://www.postgresql.org/docs/current/view-pg-locks.html

@@ -125,7 +125,7 @@ class Jobs:
         Args:
             after: predict the next open tasks after this task id.
             event_id: predict the tasks that this event brought instead.
-            project: the project's row, if the caller has it. Then no job is added while enough tasks are predicted.
+            project: the project's row, if the caller has it: no job is added while enough tasks are predicted.
 
         Returns:
             False if Redis cannot be reached, or if AHEAD_TASKS is 0.
@@ -149,7 +149,7 @@ class Jobs:
         return False
 
     def is_far_enough(self, project: Project, after: int) -> bool:
-        """Whether enough tasks after this one are predicted, so that Label Studio is not asked after each of them."""
+        """Whether enough tasks after this one are predicted: Label Studio is not asked after each of them."""
         return self.predicted.count_after(project, after) > self._ahead_tasks // 2
 
     def forget(self, project_id: int, sealed: str) -> bool:

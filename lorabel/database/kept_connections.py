@@ -1,8 +1,8 @@
 """Finds out whether a kept connection to PostgreSQL is still open, without a query before each use.
 
-A server that ends, or that ends a connection, sends a last message and closes the socket. So there is something to
-read from a connection that is no longer good, and nothing from one that waits for its next query. A connection that
-was idle for long is asked nevertheless: a firewall may have forgotten it, and tells nobody.
+A server that ends, or that ends a connection, sends a last message and closes the socket. So there is something
+to read from a connection that is no longer good, and nothing from one that waits for its next query. A connection
+that was idle for long is asked nevertheless: a firewall may have forgotten it, and tells nobody.
 """
 
 import select

@@ -1,7 +1,7 @@
 """The tasks that the look-ahead has predicted a short while ago, kept in Redis: all workers and backends see them.
 
-The model server remembers what it has computed of them. Nothing is lost with this memory: if Redis does not answer,
-nothing is known, and tasks are predicted again.
+The model server remembers what it has computed of them. Nothing is lost with this memory: if Redis does not
+answer, nothing is known, and tasks are predicted again.
 
 A sorted set for each project, and for each state of it that decides what the model server computes:
 
@@ -55,7 +55,7 @@ class PredictedTasks:
         _unless_down(lambda: self._note(_key(project), {str(task_id): task_id for task_id in task_ids}), None)
 
     def forget(self, project_id: int) -> int:
-        """Delete what is known of a project. Returns the number of states of the project that something was known of.
+        """Delete what is known of a project. Returns of how many states of it something was known.
 
         Raises:
             RedisError: Redis cannot be reached.

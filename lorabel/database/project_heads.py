@@ -35,8 +35,9 @@ def count_change(project: Project) -> None:
 def due(session: Session) -> Iterator[int]:
     """The ids of the projects whose annotations or label configs have changed since their heads were fitted.
 
-    The project whose row was changed last comes first, be it by annotations or by a fit of its heads. They are read
-    in pieces: who needs the first only does not wait until thousands are read. The index `project_due` has no others.
+    The project whose row was changed last comes first, be it by annotations or by a fit of its heads. They are
+    read in pieces: who needs the first only does not wait until thousands are read. The index `project_due` has no
+    others.
     """
     rows = select(Project.id, Project.updated_at).where(
         Project.is_deleted.is_(False),

@@ -1,9 +1,11 @@
 """A real PostgreSQL is restarted under the requests of Label Studio."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -33,9 +35,15 @@ def postgres() -> Iterator[PostgresServer]:
         skip_or_fail(str(error))
 
 
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the key of the tokens in the database."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture
-def settings(settings: Settings, postgres: PostgresServer) -> Settings:
-    return settings.model_copy(update={"database_url": postgres.url()})
+def settings(settings: Settings, postgres: PostgresServer, data_dir: Path) -> Settings:
+    return settings.model_copy(update={"database_url": postgres.url(), "data_dir": data_dir})
 
 
 def setup(app: Flask, number: int) -> int:
@@ -57,7 +65,7 @@ def stored(store: Store) -> list[int]:
     """The annotations of the events that are in the database."""
     with store.read() as session:
         payloads = session.scalars(select(Event.payload)).all()
-    return [int(payload.partition('"annotation":')[2].partition('"id":')[2].partition(",")[0]) for payload in payloads]
+    return [json.loads(payload)["annotation"]["id"] for payload in payloads]
 
 
 @pytest.mark.parametrize("ask", [setup, predict, webhook])

@@ -1,4 +1,4 @@
-"""How often each request of Label Studio asks PostgreSQL; the simulation of many machines takes its figures from here.
+"""How often each request of Label Studio asks PostgreSQL, and that the simulation of many machines says the same.
 
 SQLite is in the process and is not asked over a network.
 """

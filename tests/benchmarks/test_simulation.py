@@ -188,5 +188,6 @@ def test_constants_are_those_of_the_modules_that_are_simulated(name: str, file: 
 
 def test_pauses_and_the_default_of_a_setting_are_those_of_the_code() -> None:
     fitting = (ROOT / "workers" / "head_fitting.py").read_text()
-    assert f"FIRST_PAUSE_S, LONGEST_PAUSE_S = {light_workers.FIRST_PAUSE_S}, {light_workers.LONGEST_PAUSE_S}" in fitting
+    pauses = f"{light_workers.FIRST_PAUSE_S}, {light_workers.LONGEST_PAUSE_S}"
+    assert f"FIRST_PAUSE_S, LONGEST_PAUSE_S = {pauses}" in fitting
     assert Settings.model_fields["ahead_tasks"].default == bulk_workers.AHEAD_TASKS

@@ -25,7 +25,6 @@ from workers.feature_requests import ASKING, MOST_AT_ONCE
 from workers.head_fitting import HeadFitter, fit_forever
 from workers.services import Services
 
-
 # Of project 1 in this schema; tests in other schemas have claims, too.
 END_CLAIM = text(
     "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND "

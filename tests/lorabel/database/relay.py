@@ -1,4 +1,4 @@
-"""Passes connections on to a server, and counts round trips: how often a client has waited for the server's word."""
+"""Passes connections on to a server, and counts round trips: how often a client has waited for an answer."""
 
 import socket
 import threading

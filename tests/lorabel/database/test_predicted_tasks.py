@@ -28,7 +28,8 @@ def test_tasks_above_one_are_counted_and_those_that_were_noted_are_known(jobs: J
     assert predicted.count_after(project(1), 0) == 0 and predicted.known(project(1), [1, 2]) == frozenset()
     predicted.note(project(1), [3, 1, 2])
     predicted.note(project(1), [HIGH, 3])
-    assert [predicted.count_after(project(1), after) for after in (0, 1, 2, 3, HIGH - 1, HIGH)] == [4, 3, 2, 1, 1, 0]
+    counts = {after: predicted.count_after(project(1), after) for after in (0, 1, 2, 3, HIGH - 1, HIGH)}
+    assert counts == {0: 4, 1: 3, 2: 2, 3: 1, HIGH - 1: 1, HIGH: 0}
     assert predicted.known(project(1), [0, 1, 3, HIGH, HIGH + 1]) == {1, 3, HIGH}
     assert predicted.known(project(1), []) == frozenset()
     assert predicted.count_after(project(12), 0) == 0, "another project"

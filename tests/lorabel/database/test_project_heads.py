@@ -24,12 +24,12 @@ def expected(store: Store) -> list[int]:
         {"label_config": None, "head_config": None},
     )
     defaults = {"annotation_revision": 1, "head_revision": 0, "label_config": "<View/>", "head_config": "<View/>"}
-    rows = [{"id": i, "is_deleted": False, "updated_at": AT + timedelta(seconds=i * 7 % 30), **defaults} for i in DUE]
+    defaults |= {"is_deleted": False}
+    rows = [{"id": i, "updated_at": AT + timedelta(seconds=i * 7 % 30), **defaults} for i in DUE]
     for row in rows[:50]:
         row |= {"head_revision": 1, "head_config": None if row["id"] % 2 else "<View> </View>"}
     others = [
-        {"id": 1000 + i, "is_deleted": False, "updated_at": AT + timedelta(days=1), **defaults, **not_due[i % 3]}
-        for i in range(300)
+        {"id": 1000 + i, "updated_at": AT + timedelta(days=1), **defaults, **not_due[i % 3]} for i in range(300)
     ]
     with store.write() as session:
         session.execute(insert(Project), [row | {"label_studio_id": row["id"]} for row in rows + others])
