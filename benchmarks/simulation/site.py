@@ -30,7 +30,7 @@ MOST_KEPT = 512
 BACKOFF_S = 0.05
 # Times that PostgreSQL is asked, one after the other: what a project's memory is checked by, what it is loaded by
 # (its row, its heads, its unreadable tasks), /setup, and an event. A test of the code counts them.
-LOOKUP_TRIPS, LOAD_TRIPS, SETUP_TRIPS, EVENT_TRIPS = 1, 4, 2, 2
+LOOKUP_TRIPS, LOAD_TRIPS, SETUP_TRIPS, EVENT_TRIPS = 1, 3, 2, 2
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,11 @@ from workers.services import Services
 
 # Of project 1 in this schema; tests in other schemas have claims, too.
 END_CLAIM = text(
-    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND "
-    "CAST(classid AS bigint) = CAST(hashtext(concat(current_schema(), ':', :asking)) AS bigint) & 4294967295"
+    """
+    SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1
+    AND CAST(classid AS bigint)
+        = CAST(hashtext(concat(current_schema(), ':', CAST(:asking AS integer))) AS bigint) & 4294967295
+    """
 )
 
 
@@ -187,7 +190,7 @@ def test_when_the_worker_that_asks_has_died_another_asks(
         fitter.fit_due()
         assert fitter.has_left_some and not fitter.requests.is_running()
         with other_worker.store.write() as session:
-            session.execute(END_CLAIM, {"asking": str(ASKING)})
+            session.execute(END_CLAIM, {"asking": ASKING})
         wait_until(lambda: not other_worker.store.claimed(ASKING))
         fitter.fit_due()
         fitter.requests.join()
