@@ -4,8 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -159,24 +158,28 @@ def test_of_two_light_workers_one_asks_about_a_project_and_the_other_waits_for_t
     assert asked(model_server) == {"slow": 3, "pictures": 2}
 
 
-def test_of_light_workers_that_look_at_the_same_time_each_feature_is_asked_for_once(
-    services: Services, other_worker: Services, model_server: FakeModelServer
+def test_what_another_worker_was_answered_just_now_is_not_asked_for_again(
+    services: Services, other_worker: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Again and again, since only some of the times they meet."""
-    fitters = [HeadFitter(worker) for worker in (services, other_worker)]
-    for number in range(1, 21):
-        annotate(services, 1, submitted(number, COLOURS[number % 2]))
-        barrier = threading.Barrier(2)
+    """The second looks before the first has claimed the project, and claims it when the first is done."""
+    model_server.held = "slow"
+    first, second = HeadFitter(services), HeadFitter(other_worker)
+    annotate(services, 1, slow(1), slow(2))
+    claim = other_worker.store.claim
 
-        def fit(fitter: HeadFitter, barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
-            for _ in range(3):
-                fitter.fit_due()
-                fitter.requests.join()
+    def claim_late(namespace: int, number: int) -> AbstractContextManager[bool]:
+        if namespace == head_fitting.FITTING and not model_server.requests:
+            first.fit_due()
+            wait_until(lambda: len(model_server.requests) == 1)
+        elif namespace == ASKING:
+            model_server.released.set()
+            first.requests.join()
+        return claim(namespace, number)
 
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(fit, fitters))
-    assert asked(model_server) == {"pictures": 20}
+    monkeypatch.setattr(other_worker.store, "claim", claim_late)
+    second.fit_due()
+    second.requests.join()
+    assert asked(model_server) == {"slow": 2} and folders(services) == {"p1.h1"}
 
 
 def test_when_the_worker_that_asks_has_died_another_asks(
