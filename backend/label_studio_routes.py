@@ -44,7 +44,7 @@ def setup() -> Answer:
     A label config that we cannot read gets status 200 too, so that people can label without predictions.
     """
     body = http_bodies.parse(http_bodies.Setup, read_body())
-    project = _remember(services(), body)
+    project = services().restarts.outlive(lambda: _remember(services(), body))
     answer = http_bodies.SetupAnswer(model_version=project.served_version, unserved=_unserved(body.label_config))
     return answer.model_dump(exclude_none=True)
 
@@ -78,7 +78,12 @@ def answer_prediction(services: Services, raw: bytes, environ: dict[str, Any]) -
     """
     body = http_bodies.parse(http_bodies.Predict, raw)
     afterwards: list[Callable[[], object]] = []
-    entries = predictions.predict(services, body, environ.get("gunicorn.socket"), afterwards=afterwards)
+
+    def attempt() -> list[predictions.Entry]:
+        afterwards.clear()
+        return predictions.predict(services, body, environ.get("gunicorn.socket"), afterwards=afterwards)
+
+    entries = services.restarts.outlive(attempt)
     answer = {"results": [[] if entry is None else dict(entry) for entry in entries]}
     if predictions.is_opened_by_annotator(body):
         afterwards += _look_ahead(services, body)
@@ -95,7 +100,9 @@ def _call_all(functions: Iterable[Callable[[], object]]) -> None:
 def webhook() -> Answer:
     """Store an event, see `backend/webhook_events.py`."""
     secret = request.headers.get(webhook_secrets.HEADER)
-    return webhook_events.receive(services(), read_body(), secret).model_dump(exclude_none=True)
+    body = read_body()
+    answer = services().restarts.outlive(lambda: webhook_events.receive(services(), body, secret))
+    return answer.model_dump(exclude_none=True)
 
 
 @blueprint.get("/versions")
@@ -112,10 +119,10 @@ def list_versions() -> Answer:
 
 def _look_ahead(services: Services, body: http_bodies.Predict) -> list[Callable[[], object]]:
     """The function that enqueues the look-ahead; none if there is nothing to look ahead at."""
-    project_id = services.live_projects.looked_ahead_id(body.key, body.label_config)
-    if project_id is None:
+    project = services.live_projects.looked_ahead(body.key, body.label_config)
+    if project is None:
         return []
-    return [partial(services.jobs.look_ahead, project_id, after=body.tasks[0].id)]
+    return [partial(services.jobs.look_ahead, project.id, after=body.tasks[0].id, project=project)]
 
 
 def _remember(services: Services, body: http_bodies.Setup) -> Project:

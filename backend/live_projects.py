@@ -99,8 +99,8 @@ class LiveProjects:
         projects.upsert(self._store, project.id, label_config=label_config)
         return self.get(key, label_config)
 
-    def looked_ahead_id(self, key: ProjectKey, label_config: str) -> int | None:
-        """As `get` found it: our id of the project if its tasks can be predicted before they are opened.
+    def looked_ahead(self, key: ProjectKey, label_config: str) -> Project | None:
+        """As `get` found it: the project if its tasks can be predicted before they are opened.
 
         They can if we serve a control tag, and have a token to ask Label Studio which tasks come next.
         """
@@ -108,15 +108,15 @@ class LiveProjects:
             kept = self._kept.get((key, label_config))
         if kept is None or not kept.model.bound.bindings or api_access(kept.project, self._settings) is None:
             return None
-        return kept.project.id
+        return kept.project
 
     def _unreadable(self, kept: _Kept) -> frozenset[int]:
-        with self._store.read() as session:
+        with self._store.look_up() as session:
             return unreadable_tasks.known(session, kept.project.id)
 
     def _load(self, key: ProjectKey, label_config: str, stamps: Stamps) -> LiveProject | None:
         """None if the database does not know the project, or knows another label config of it."""
-        with self._store.read() as session:
+        with self._store.look_up() as session:
             project = projects.find(session, key)
             if project is None or project.label_config != label_config:
                 return None

@@ -17,6 +17,7 @@ from backend.pages.run_rows import ActiveRuns
 from backend.pages.task_previews import TaskPreviews
 from backend.pages.thumbnails import Thumbnails
 from backend.pages.vitals import Vitals
+from backend.restarts import Restarts
 from backend.traffic import Traffic
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
@@ -62,6 +63,7 @@ class Services:
     thumbnails: Thumbnails
     traffic: Traffic
     connections: Connections
+    restarts: Restarts
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -91,6 +93,7 @@ class Services:
             Thumbnails(settings, authorizations),
             Traffic(),
             Connections(settings, store, vitals.renew),
+            Restarts(store),
         )
 
     def close(self) -> None:

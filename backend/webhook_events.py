@@ -86,7 +86,7 @@ def _find_project(services: Services, envelope: http_bodies.Envelope) -> Project
     """The row of the event's project, if there is one."""
     if envelope.project is None:
         return None
-    with services.store.read() as session:
+    with services.store.look_up() as session:
         return projects.find(session, envelope.project.key)
 
 

@@ -36,9 +36,14 @@ class MissingServerError(Exception):
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """`trust` authentication on 127.0.0.1; the superuser is `lorabel`."""
+    """`trust` authentication on 127.0.0.1; the superuser is `lorabel`.
+
+    Args:
+        process: can be stopped, and started again with the same data.
+    """
 
     port: int
+    process: "ServerProcess"
 
     def url(self, database: str = "postgres", host: str = LOOPBACK) -> str:
         return f"postgresql://lorabel@{host}:{self.port}/{database}"
@@ -60,7 +65,11 @@ def free_port() -> int:
 
 @contextmanager
 def postgres_server(
-    addresses: Sequence[str] = (), network: str | None = None, tls: Path | None = None
+    addresses: Sequence[str] = (),
+    network: str | None = None,
+    tls: Path | None = None,
+    *,
+    is_durable: bool = False,
 ) -> Iterator[PostgresServer]:
     """A fresh cluster. PostgreSQL refuses to run as root, so root runs it as somebody else.
 
@@ -68,6 +77,8 @@ def postgres_server(
         addresses: to listen on, beside 127.0.0.1.
         network: whose machines are let in, beside this one.
         tls: PEM file with a certificate and its key, with which it speaks TLS where clients want to.
+        is_durable: commits wait for the disk, as by default. Nobody pulls this machine's plug, and waiting for the
+            disk would double the tests' time.
 
     Raises:
         MissingServerError: it is not installed.
@@ -85,18 +96,18 @@ def postgres_server(
                 rules.write(f"host all all {network} trust\n")
         listen = ",".join([LOOPBACK, *addresses])
         options = ["-D", str(data), "-p", str(port), "-k", folder, "-c", f"listen_addresses={listen}"]
-        # Nobody pulls this machine's plug, and waiting for the disk would double the tests' time.
-        options += ["-c", "fsync=off", "-c", "synchronous_commit=off"]
-        server = PostgresServer(port)
-        # SIGINT ends PostgreSQL without waiting for its clients.
+        if not is_durable:
+            options += ["-c", "fsync=off", "-c", "synchronous_commit=off"]
         if tls is not None:
             pem = Path(folder) / "server.pem"
             pem.write_bytes(tls.read_bytes())
             pem.chmod(0o600)
             os.chown(pem, Path(folder).stat().st_uid, Path(folder).stat().st_gid)
             options += ["-c", "ssl=on", "-c", f"ssl_cert_file={pem}", "-c", f"ssl_key_file={pem}"]
-        with _running([*prefix, postgres, *options], Path(folder), signal.SIGINT, lambda: _answers(server)):
-            yield server
+        # SIGINT ends PostgreSQL without waiting for its clients.
+        process = ServerProcess([*prefix, postgres, *options], Path(folder), signal.SIGINT, lambda: _answers(port))
+        with process.running():
+            yield PostgresServer(port, process)
 
 
 @contextmanager
@@ -119,9 +130,8 @@ def redis_server(
     with TemporaryDirectory(prefix="lorabel-redis-") as folder:
         options = ["--port", str(server.port), "--bind", LOOPBACK, *addresses, "--dir", folder]
         options += ["--protected-mode", "no"] if addresses else []
-        with _running(
-            [program, *command[1:], *options], Path(folder), signal.SIGTERM, lambda: _pings(server, password)
-        ):
+        argv = [program, *command[1:], *options]
+        with ServerProcess(argv, Path(folder), signal.SIGTERM, lambda: _pings(server, password)).running():
             yield server
 
 
@@ -146,32 +156,60 @@ def _as_somebody(folder: Path) -> Iterator[list[str]]:
     yield ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups", "--"]
 
 
-@contextmanager
-def _running(argv: Sequence[str], folder: Path, end: int, is_up: Callable[[], bool]) -> Iterator[None]:
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not is_up():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{argv[0]} did not come up:\n{log.read_text(errors='replace')[-3000:]}")
-            time.sleep(POLL_S)
-        yield
-    finally:
-        process.send_signal(end)
+class ServerProcess:
+    """Writes its output to `server.log` in a folder.
+
+    Args:
+        end: the signal that ends it.
+        is_up: whether it answers.
+    """
+
+    def __init__(self, argv: Sequence[str], folder: Path, end: int, is_up: Callable[[], bool]) -> None:
+        self._argv, self._folder, self._end, self._is_up = argv, folder, end, is_up
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
         try:
-            process.wait(timeout=20)
+            self.start()
+            yield
+        finally:
+            self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        log = self._folder / "server.log"
+        with log.open("ab") as output:
+            self._process = process = subprocess.Popen(
+                self._argv,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._is_up():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self._argv[0]} did not come up:\n{log.read_text(errors='replace')[-3000:]}")
+            time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """End it, and wait until it has ended."""
+        if self._process is None:
+            return
+        self._process.send_signal(self._end)
+        try:
+            self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
+        self._process = None
 
 
-def _answers(server: PostgresServer) -> bool:
+def _answers(port: int) -> bool:
     try:
-        psycopg.connect(server.url(), connect_timeout=2).close()
+        psycopg.connect(f"postgresql://lorabel@{LOOPBACK}:{port}/postgres", connect_timeout=2).close()
     except psycopg.OperationalError:
         return False
     return True

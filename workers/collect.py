@@ -105,7 +105,7 @@ def apply_pending(store: Store, changed: set[int] | None = None) -> int:
     If the database cannot apply a project's events now (its disk may be full), they stay pending for the next job,
     and the events of the other projects are applied.
     """
-    with store.read() as session:
+    with store.look_up() as session:
         newest = session.scalar(select(func.max(Event.id)).where(Event.state == EventState.PENDING))
     count = 0
     postponed: set[int] = set()

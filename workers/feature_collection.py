@@ -82,7 +82,7 @@ def _collect(services: Services, project: Project, problem: Problem, annotated: 
     tag = problem.from_name
     tasks = annotated.chosen(problem, services.settings.head_max_tasks)
     without = {task_id: task for task_id, task in tasks.items() if task.example is None}
-    with services.store.read() as session:
+    with services.store.look_up() as session:
         rows = task_features.read(session, project.id, tag, list(without))
     at = now()
     usable = {

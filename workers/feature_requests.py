@@ -1,12 +1,14 @@
 """Asks the model server for features of several projects at once, in threads.
 
 So no project waits because the media of another are slow. A request computes some of what a project lacks; then
-its head is fitted on what is there, and the next request follows.
+its head is fitted on what is there, and the next request follows. Of several light workers, one at a time asks
+about a project.
 """
 
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 # Projects that are asked about at once. One of these places is kept for projects that lack few features and whose
 # last request was answered in time.
 MOST_AT_ONCE = 4
+# Of `Store.claim`: the model server is being asked about the project with this id.
+ASKING = 0x10AF18
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,32 @@ class FeatureRequests:
         self._slow: set[int] = set()
         self._ended: SimpleQueue[_Ended] = SimpleQueue()
 
-    def start(self, project: Project, missing: list[Missing]) -> None:
-        """Ask about some of the tasks, unless too many other projects are being asked about."""
-        is_long = project.id in self._slow or sum(len(of_tag.tasks) for of_tag in missing) > feature_collection.FEW
-        if len(self._threads) >= MOST_AT_ONCE or (is_long and len(self._long) >= MOST_AT_ONCE - 1):
-            return
+    def has_room(self, project_id: int, missing: list[Missing]) -> bool:
+        """Whether this project can be asked about now; False if too many others are."""
+        if len(self._threads) >= MOST_AT_ONCE:
+            return False
+        return not self._is_long(project_id, missing) or len(self._long) < MOST_AT_ONCE - 1
+
+    def start(self, project: Project, missing: list[Missing], claim: ExitStack) -> None:
+        """Ask about some of the tasks.
+
+        Args:
+            claim: of ASKING, which is closed when the request has ended and its answer is in the database.
+        """
         name = f"features of project {project.id}"
-        thread = threading.Thread(target=self._ask, args=(project, missing), name=name, daemon=True)
-        thread.start()
+        thread = threading.Thread(target=self._ask, args=(project, missing, claim), name=name, daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            claim.close()
+            raise
         # Only now: a thread that could not be started would never end.
         self._threads[project.id] = thread
-        if is_long:
+        if self._is_long(project.id, missing):
             self._long.add(project.id)
+
+    def _is_long(self, project_id: int, missing: list[Missing]) -> bool:
+        return project_id in self._slow or sum(len(of_tag.tasks) for of_tag in missing) > feature_collection.FEW
 
     def take_answered(self) -> dict[int, int]:
         """Return, by project, about how many tasks requests were answered that have ended since the last call."""
@@ -93,14 +111,15 @@ class FeatureRequests:
         for thread in self._threads.values():
             thread.join()
 
-    def _ask(self, project: Project, missing: list[Missing]) -> None:
+    def _ask(self, project: Project, missing: list[Missing], claim: ExitStack) -> None:
         asked = sum(min(len(of_tag.tasks), feature_collection.MOST_ASKED) for of_tag in missing)
         answered, has_failed = 0, True
         try:
-            for of_tag in missing:
-                answered += feature_collection.ask_for_features(
-                    self._services, project, of_tag.from_name, of_tag.adapter, of_tag.tasks
-                )
+            with claim:
+                for of_tag in missing:
+                    answered += feature_collection.ask_for_features(
+                        self._services, project, of_tag.from_name, of_tag.adapter, of_tag.tasks
+                    )
             has_failed = False
         except ModelServerError as error:
             log.warning("project %d: its heads wait for the model server: %s", project.id, error)

@@ -7,8 +7,8 @@ leaves nothing but a folder that nothing names; the project is still due, and th
 
 import logging
 import threading
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from cachetools import LRUCache
@@ -25,7 +25,7 @@ from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
 from workers.annotated_tasks import MANY_ROWS, AnnotatedTasks
 from workers.feature_collection import Collected, collect_features
-from workers.feature_requests import FeatureRequests, Missing
+from workers.feature_requests import ASKING, FeatureRequests, Missing
 from workers.fitted_head import FittedHead
 from workers.privacy_budget import OvertakenError
 from workers.private_heads import private_heads
@@ -63,8 +63,9 @@ class HeadFitter:
         """Fit the heads of every project whose annotations or label config have changed.
 
         A project that lacks features is fitted later, when the model server has answered about it:
-        `services.heads_wanted` is set then. Projects have their turns in the order of `project_heads.list_due`.
-        A project that another light worker is fitting is left to it; `has_left_some` says whether there were any.
+        `services.heads_wanted` is set then. Projects have their turns in the order of `project_heads.due`.
+        A project that another light worker is fitting, or asking the model server about, is left to it;
+        `has_left_some` says whether there were any.
 
         Returns:
             Whether the model server is being asked about some project.
@@ -72,15 +73,15 @@ class HeadFitter:
         answered = self._answered_before | self.requests.take_answered()
         self.has_left_some, self._answered_before = False, {}
         done: set[int] = set()
-        while (project_id := self._next_due(done)) is not None:
+        left: set[int] = set()
+        while (project_id := self._next_due(done, left)) is not None:
             done.add(project_id)
             try:
                 with self.services.store.claim(FITTING, project_id) as is_claimed:
                     if not is_claimed:
-                        self.has_left_some = True
-                        if project_id in answered:
-                            self._answered_before[project_id] = answered.pop(project_id)
+                        left.add(project_id)
                         continue
+                    left.discard(project_id)
                     is_done = self._fit_project(project_id, answered.pop(project_id, None))
             except NotFoundError:
                 log.debug("project %d was deleted", project_id)
@@ -92,14 +93,25 @@ class HeadFitter:
             else:
                 if not is_done:
                     done.remove(project_id)
+        self.has_left_some |= bool(left)
+        self._answered_before = {project_id: answered[project_id] for project_id in left & answered.keys()}
         return self.requests.is_running()
 
-    def _next_due(self, done: Collection[int]) -> int | None:
-        """Read anew for each turn, since another project may have been annotated during the last one."""
-        with self.services.store.read() as session:
-            due = project_heads.list_due(session)
-        waiting = (id_ for id_ in due if id_ not in done and not self.requests.is_running(id_))
-        return next(waiting, None)
+    def _next_due(self, done: Collection[int], left: set[int]) -> int | None:
+        """Read anew for each turn, since another project may have been annotated during the last one.
+
+        Args:
+            left: gets the ids of projects that come before it and that another worker has claimed.
+        """
+        claimed = self.services.store.claimed(FITTING, ASKING)
+        with self.services.store.look_up() as session:
+            for project_id in project_heads.due(session):
+                if project_id in done or self.requests.is_running(project_id):
+                    continue
+                if project_id not in claimed:
+                    return project_id
+                left.add(project_id)
+        return None
 
     def _fit_project(self, project_id: int, answered: int | None) -> bool:
         """Fit the heads of a project and make them answer; or ask for the features that it lacks.
@@ -122,18 +134,14 @@ class HeadFitter:
             if annotated is None or (annotated.label_config, annotated.adapters) != (new.label_config, adapters):
                 annotated = new
             annotated.update(session, project, bound, services.settings)
-        collected = {
-            problem.from_name: collect_features(services, project, problem, annotated) for problem in headed
-        }
+        collected = self._collect(project, headed, annotated)
         if annotated.nbytes <= MEMORY_BYTES:
             self._annotated[project_id] = annotated
         if any(of_tag.is_outdated for of_tag in collected.values()):
             return False
-        missing = [Missing(tag, adapters.get(tag), of_tag.missing) for tag, of_tag in collected.items()]
-        is_complete = not any(of_tag.tasks for of_tag in missing)
+        is_complete = all(of_tag.is_complete for of_tag in collected.values())
         if answered is None and not is_complete:
-            self.requests.start(project, missing)
-            return True
+            return self._ask(project, headed, annotated, _missing(collected, adapters))
         switches = {tag for tag, head in former_heads.items() if head.adapter != adapters.get(tag)}
         # A former head answers, with its own adapter, until all features of the new adapter are there.
         if all(of_tag.is_complete for tag, of_tag in collected.items() if tag in switches):
@@ -154,6 +162,37 @@ class HeadFitter:
             tags = {problem.from_name for problem in bound.bindings}
             task_features.prune(services.store, project_id, tags, used)
         return is_complete or not answered
+
+    def _collect(
+        self, project: Project, headed: Sequence[Problem], annotated: AnnotatedTasks
+    ) -> dict[str, Collected]:
+        return {
+            problem.from_name: collect_features(self.services, project, problem, annotated) for problem in headed
+        }
+
+    def _ask(
+        self, project: Project, headed: Sequence[Problem], annotated: AnnotatedTasks, missing: list[Missing]
+    ) -> bool:
+        """Ask the model server about what a project lacks, unless another worker does, or others are to wait for.
+
+        Returns:
+            False if the project should have another turn at once.
+        """
+        if not self.requests.has_room(project.id, missing):
+            return True
+        with ExitStack() as claim:
+            if not claim.enter_context(self.services.store.claim(ASKING, project.id)):
+                self.has_left_some = True
+                return True
+            # What another worker has asked for is in the database when its claim ends, which may be just now.
+            collected = self._collect(project, headed, annotated)
+            if any(of_tag.is_outdated for of_tag in collected.values()):
+                return False
+            missing = _missing(collected, annotated.adapters)
+            if not any(of_tag.tasks for of_tag in missing):
+                return False
+            self.requests.start(project, missing, claim.pop_all())
+        return True
 
 
 def fit_forever(services: Services, stop: threading.Event) -> None:
@@ -186,6 +225,10 @@ def _refit_missing(services: Services) -> None:
         log.warning("project %d: its heads are gone and are fitted again", project_id)
         with services.store.write() as session:
             projects.get(session, project_id, is_locked=True).head_revision = project_heads.INCOMPLETE
+
+
+def _missing(collected: Mapping[str, Collected], adapters: Mapping[str, str]) -> list[Missing]:
+    return [Missing(tag, adapters.get(tag), of_tag.missing) for tag, of_tag in collected.items()]
 
 
 def _bind(project: Project) -> BoundConfig:

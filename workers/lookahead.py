@@ -1,8 +1,9 @@
 """Predicts open tasks before an annotator opens them, at the lowest priority, and throws the answers away.
 
 The results stay in the model server's caches, so that the prediction that an annotator waits for is a look-up.
-Label Studio shows open tasks by id by default: the next tasks after the one on the screen are opened next. Nobody
-waits for this work, so an error ends it with a debug message only.
+Label Studio shows open tasks by id by default: the next tasks after the one on the screen are opened next. Which
+tasks are predicted is kept in Redis, where all bulk workers and backends see it. Nobody waits for this work, so an
+error ends it with a debug message only.
 """
 
 import json
@@ -12,7 +13,6 @@ from collections.abc import Iterable
 
 from lorabel.database import projects
 from lorabel.database.tables import Event, Project
-from lorabel.database.versions import without_heads
 from lorabel.errors import LabelConfigError, LabelStudioError, ModelServerError, NotFoundError
 from lorabel.inference import prediction
 from lorabel.inference.messages import Priority
@@ -23,7 +23,7 @@ from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.project_identity import check_identity
 from lorabel.problems.base import TaskData
 from lorabel.search import embeddings
-from workers.services import PredictedAhead, Services
+from workers.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -53,38 +53,24 @@ def predict_ahead(services: Services, project_id: int, after: int, event_id: int
     Returns:
         The number of tasks that the model server was asked for.
     """
-    with services.store.read() as session:
+    with services.store.look_up() as session:
         project = projects.get(session, project_id)
         model = ProjectModel.of(session, project, services.settings)
         event = None if event_id is None else session.get(Event, event_id)
-    predicted_ids = _predicted_ids(services, model)
-    if not model.bound.bindings or (event is None and _is_far_enough(services, predicted_ids, after)):
+    jobs = services.jobs
+    if not model.bound.bindings or (event is None and jobs.is_far_enough(project, after)):
         return 0
-    tasks = _created_tasks(services, event) if event else _next_open_tasks(services, project, model, after)
-    new_tasks = {task_id: data for task_id, data in tasks if task_id not in predicted_ids}
+    tasks = dict(_created_tasks(services, event) if event else _next_open_tasks(services, project, model, after))
+    known = jobs.predicted.known(project, tasks)
+    new_tasks = {task_id: data for task_id, data in tasks.items() if task_id not in known}
     if not new_tasks:
         return 0
     resolve = services.authorizations.resolver(project, services.settings)
     caller = PredictionCaller(services.model_client, project_id, Priority.LOOKAHEAD, time.monotonic() + TIMEOUT_S)
     prediction.predict(model, list(new_tasks.values()), resolve, caller)
     embeddings.keep_recalled(services.store, caller, model.bound, new_tasks, resolve)
-    still_ahead = {task_id for task_id in predicted_ids if task_id > after}
-    services.predicted_ahead[project_id] = PredictedAhead(
-        without_heads(model.version), frozenset(new_tasks) | still_ahead
-    )
+    jobs.predicted.note(project, new_tasks)
     return len(new_tasks)
-
-
-def _predicted_ids(services: Services, model: ProjectModel) -> frozenset[int]:
-    ahead = services.predicted_ahead.get(model.project_id)
-    # What the model server remembers are features, and heads do not change these.
-    is_same = ahead is not None and ahead.version == without_heads(model.version)
-    return ahead.task_ids if ahead is not None and is_same else frozenset()
-
-
-def _is_far_enough(services: Services, predicted_ids: frozenset[int], after: int) -> bool:
-    """Whether enough tasks are predicted already, so that Label Studio is not asked after each opened task."""
-    return sum(task_id > after for task_id in predicted_ids) > services.settings.ahead_tasks // 2
 
 
 def _next_open_tasks(

@@ -31,7 +31,7 @@ def start_due(services: Services, project_ids: Collection[int] | None = None) ->
     renew_after = services.settings.order_renew_after
     if not renew_after:
         return
-    with services.store.read() as session:
+    with services.store.look_up() as session:
         due = [
             run.project_id for run in _newest_orders(session, project_ids) if _is_due(session, run, renew_after)
         ]

@@ -8,9 +8,7 @@ import os
 import threading
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
-
-from cachetools import TTLCache
+from typing import TYPE_CHECKING
 
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
@@ -26,16 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AHEAD_PROJECTS = 1024
-AHEAD_TTL_S = 300.0
-
-
-class PredictedAhead(NamedTuple):
-    """The tasks of a project that the look-ahead predicted a short while ago, and the version that did it."""
-
-    version: str
-    task_ids: frozenset[int]
-
 
 @dataclass(frozen=True)
 class Services:
@@ -43,8 +31,6 @@ class Services:
 
     Args:
         heads_wanted: is set when annotations may have changed, so that heads must be fitted (light worker).
-        predicted_ahead: by project id; an entry expires after AHEAD_TTL_S. Not thread-safe: only the look-ahead's
-            thread uses it.
     """
 
     settings: Settings
@@ -56,9 +42,6 @@ class Services:
     authorizations: Authorizations
     redactor: Redactor
     heads_wanted: threading.Event = field(default_factory=threading.Event)
-    predicted_ahead: TTLCache[int, PredictedAhead] = field(
-        default_factory=lambda: TTLCache(AHEAD_PROJECTS, AHEAD_TTL_S)
-    )
     _families: "dict[type[Family], Family]" = field(default_factory=dict)
 
     @classmethod

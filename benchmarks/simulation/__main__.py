@@ -33,7 +33,7 @@ def main() -> None:
     costs = from_docs().with_values(given)
     shares = working_shares(BEGIN_H, END_H, OFFSETS_H)
     peak = round(max(shares) * work.annotators)
-    print(f"## Costs\n\n{report.costs_table(costs, list(options.costs))}\n")
+    print(f"## Costs\n\n{report.costs_table(costs, list(given))}\n")
     print(
         f"## One machine, simulated and measured\n\n{report.compared_table(compare(figures('bench-cpu.json')))}\n"
     )
@@ -54,22 +54,21 @@ def _measured(projects: int) -> dict[str, float]:
     # Imported here: backend and workers take some seconds to import.
     from benchmarks.simulation.measured import measure
 
-    measured = measure(projects)
-    for name in ("due_runs_of_all_s", "decision_s"):
-        print(f"{name}: {1000 * measured.pop(name):.3f} ms")
-    return measured
+    costs, others = measure(projects)
+    print(f"## Measured on this machine\n\n{report.measured_table(costs, others)}\n", flush=True)
+    return costs
 
 
 def _print_needed(results: Sequence[Found], peak: int, work: Work, costs: Costs) -> None:
     """The arithmetic takes what the simulation found per task in its smallest load, where nothing waits."""
     found = results[0]
     per_task = 1 / max(1e-9, found.tasks_per_second)
-    jobs = found.rates["look-ahead jobs"] * per_task
     shares = {
-        "jobs": jobs,
+        "jobs": found.rates["look-ahead jobs"] * per_task,
         "fits": found.rates["fits"] * per_task,
         "rows": found.rates["rows"] * per_task,
         "requests": found.rates["our proxy"] * per_task,
+        "redis": found.rates["Redis"] * per_task,
         "loads": found.project_loads_share,
         "job_s": found.lookahead_s,
     }
@@ -86,7 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="simulated, after the warm-up")
     parser.add_argument("--warm-up", type=float, default=40.0)
     parser.add_argument(
-        "--measure", action="store_true", help="PostgreSQL, Redis and light worker, on this machine"
+        "--measure", action="store_true", help="PostgreSQL, Redis and the workers, on this machine"
     )
     parser.add_argument("--machines", nargs="+", default={}, action=_Values, help="e.g. light_workers=64")
     parser.add_argument("--costs", nargs="+", default={}, action=_Values, help="in seconds, e.g. fit_s=0.12")

@@ -100,6 +100,6 @@ def _annotate(
 ) -> Steps:
     yield env.timeout(chance.random() * sum(lead_times) / len(lead_times) * scale)
     while True:
-        yield from site.predict(project)
+        task = yield from site.open_task(project)
         yield env.timeout(chance.choice(lead_times) * scale)
-        yield from site.submit(project)
+        yield from site.submit(project, task)

@@ -30,13 +30,18 @@ class Costs:
         backend_load_s: what the backend's process adds where the project is not in its memory.
         postgres_lookup_s, postgres_load_s, postgres_setup_s, postgres_event_s: PostgreSQL's processes, a request.
         postgres_apply_s: PostgreSQL's processes, for an event that the light worker applies.
+        postgres_due_s: the same, to look for due training runs of a project.
+        postgres_look_s: the same, to look for the project whose heads are to be fitted next.
+        postgres_fit_s: the same, for a fit: reading annotations, writing features and heads.
+        postgres_ahead_s: the same, for a job of the look-ahead.
         flush_s: of PostgreSQL's log; all transactions that wait share it.
         redis_enqueue_s: Redis, for each time that a request asks whether a job is needed, and adds it.
         apply_s: the light worker, an event, without the query for due runs.
-        due_runs_s: the light worker, to look for due training runs, each time that events were applied.
-        fit_s: the light worker, to fit the heads of a project.
+        due_runs_s: the light worker, to look for due training runs of a project whose events were applied.
+        fit_s: the light worker, to fit the heads of a project, with asking for the features of its new tasks.
         lookahead_s: the bulk worker, a job; it waits for Label Studio besides, for `label_studio_s`.
-        label_studio_s: until Label Studio has answered a request of ours; keeps no core of ours busy.
+        label_studio_s: until Label Studio has answered what a job asks it: an access token, the project and a page
+            of tasks; keeps no core of ours busy.
         ray_http_s: Ray's own HTTP proxy, a request.
         proxy_s: our proxy, a request, with Ray's client code.
         network_s: from one process to another, and back.
@@ -59,6 +64,10 @@ class Costs:
     postgres_setup_s: float = 0.0003
     postgres_event_s: float = 0.0004
     postgres_apply_s: float = 0.0006
+    postgres_due_s: float = 0.0005
+    postgres_look_s: float = 0.0003
+    postgres_fit_s: float = 0.002
+    postgres_ahead_s: float = 0.001
     flush_s: float = 0.001
     redis_enqueue_s: float = 0.0001
     apply_s: float = 0.002

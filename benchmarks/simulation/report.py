@@ -1,6 +1,6 @@
 """Writes what the simulation found as Markdown tables."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from benchmarks.simulation.arithmetic import Needed
@@ -37,6 +37,12 @@ def costs_table(costs: Costs, given: Collection[str]) -> str:
     return table(["cost", "ms", "source"], rows)
 
 
+def measured_table(costs: Mapping[str, float], others: Mapping[str, float]) -> str:
+    """Costs in ms, and other figures as they are."""
+    rows = [[f"`{name}`", f"{1000 * seconds:.3f} ms"] for name, seconds in costs.items()]
+    return table(["what", "measured"], [*rows, *([name, f"{value:,.4g}"] for name, value in others.items())])
+
+
 def sweep_table(results: Sequence[Found]) -> str:
     heads = [
         "at work",
@@ -47,7 +53,7 @@ def sweep_table(results: Sequence[Found]) -> str:
         "/webhook p99",
         "cold",
         "remembered",
-        "first to break",
+        "busiest part",
     ]
     rows = [
         [

@@ -37,7 +37,6 @@ class Found:
     use: Mapping[str, float]
     busiest: Mapping[str, float]
     rates: Mapping[str, float]
-    fits_in_vain_share: float
     heads_p50_ms: float
     heads_due: int
     lookahead_waiting: int
@@ -58,12 +57,11 @@ def run(
     seconds: float,
     warm_up_s: float,
     seed: int = 17,
-    is_fit_shared: bool = True,
 ) -> Found:
     """Simulate so many annotators at work for some seconds after a warm-up."""
     env = simpy.Environment()
     with adapter_folders() as folders:
-        site = Site(env, machines, costs, folders, seed, is_fit_shared=is_fit_shared)
+        site = Site(env, machines, costs, folders, seed)
         projects = annotators.begin(env, site, work, at_work, seed)
         preload(site, projects)
         env.run(until=warm_up_s)
@@ -105,10 +103,10 @@ class _Reading:
             "project loads": site.project_loads,
             "lookups": site.lookups,
             "fits": site.light.fits,
-            "fits in vain": site.light.fits_in_vain,
             "heads": len(site.light.fits_s.values),
             "flushes": site.flushes.flushes,
             "look-ahead jobs": site.bulk.jobs,
+            "Label Studio asked": site.bulk.label_studio_asked,
             "rows": sum(replica.rows for replica in site.replicas),
             "batches": sum(replica.batches for replica in site.replicas),
         }
@@ -125,7 +123,7 @@ def _stations(site: Site) -> dict[str, list[Station]]:
         "backend": [backend.station for backend in site.backends],
         "PostgreSQL": [site.postgres],
         "Redis": [site.redis],
-        "light worker": site.light.workers,
+        "light worker": [worker.station for worker in site.light.workers],
     }
 
 
@@ -154,7 +152,6 @@ def _found(site: Site, before: _Reading, after: _Reading, at_work: int, seconds:
         use={name: sum(parts) / len(parts) for name, parts in shares.items()},
         busiest={name: max(parts) for name, parts in shares.items()},
         rates=rates,
-        fits_in_vain_share=counts["fits in vain"] / max(1, counts["fits"]),
         heads_p50_ms=site.light.fits_s.percentile_ms(0.5),
         heads_due=site.light.due,
         lookahead_waiting=site.bulk.waiting,

@@ -1,15 +1,17 @@
 """All of Lorabel on many machines: where each request goes, and what it keeps busy there."""
 
 import random
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import simpy
 from cachetools import LRUCache, TTLCache
+from simpy.events import Event
 
+from benchmarks.simulation.bulk_workers import BulkWorkers
 from benchmarks.simulation.costs import Costs
+from benchmarks.simulation.light_workers import COLLECT_LINGER_S, LightWorkers
 from benchmarks.simulation.replica import Answer, SimulatedReplica
 from benchmarks.simulation.stations import Flushes, Station, Steps, Times
 from lorabel.inference.messages import Priority
@@ -26,9 +28,9 @@ LOOKAHEAD_PAUSE_S = 1.0
 MOST_KEPT = 512
 # Until a router whose replicas are all full tries again.
 BACKOFF_S = 0.05
-AHEAD_TASKS = 8
-AHEAD_PROJECTS = 1024
-AHEAD_TTL_S = 300.0
+# Times that PostgreSQL is asked, one after the other: what a project's memory is checked by, what it is loaded by
+# (its row, its heads, its unreadable tasks), /setup, and an event. A test of the code counts them.
+LOOKUP_TRIPS, LOAD_TRIPS, SETUP_TRIPS, EVENT_TRIPS = 1, 3, 2, 2
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,16 @@ class Router:
 
 @dataclass
 class SimulatedProject:
-    """`next_task` counts the tasks that were opened. `adapter` is None while the base model and a head answer."""
+    """Attributes:
+    adapter: None while the base model and a head answer.
+    opened: how many tasks were opened, which is the id of the last.
+    revision: counts the changes of its row: events that were applied, and new heads.
+    """
 
     id: int
     adapter: str | None
-    next_task: int = 0
+    opened: int = 0
+    revision: int = 0
 
     @property
     def key(self) -> str:
@@ -93,12 +100,19 @@ class SimulatedProject:
 
 
 class Backend:
-    """A process of the backend: its memory of projects, and its writer of events."""
+    """A process of the backend.
+
+    Attributes:
+        kept: by project, the revision of its row that is in memory.
+        looked_ahead: projects whose look-ahead was seen to a moment ago.
+        collected_until: until then no job that applies events is added, since one will find them.
+    """
 
     def __init__(self, env: simpy.Environment, kept_projects: int) -> None:
         self.station = Station(env)
-        self.kept: LRUCache[int, bool] = LRUCache(kept_projects)
+        self.kept: LRUCache[int, int] = LRUCache(kept_projects)
         self.looked_ahead: TTLCache[int, bool] = TTLCache(10_000, LOOKAHEAD_PAUSE_S, lambda: env.now)
+        self.collected_until = 0.0
 
 
 class Site:
@@ -117,8 +131,6 @@ class Site:
         costs: Costs,
         folders: "AdapterFolders",
         seed: int,
-        *,
-        is_fit_shared: bool = True,
     ) -> None:
         self.env, self.machines, self.costs = env, machines, costs
         self.random = random.Random(seed)
@@ -133,16 +145,17 @@ class Site:
         self.flushes = Flushes(env, costs.flush_s)
         self.predictions, self.webhooks, self.cold_waits = Times(), Times(), Times()
         self.remembered, self.project_loads, self.lookups = 0, 0, 0
-        self.light = LightWorkers(self, is_fit_shared=is_fit_shared)
+        self.light = LightWorkers(self)
         self.bulk = BulkWorkers(self)
 
-    def predict(self, project: SimulatedProject) -> Steps:
-        """An annotator opens a task: Label Studio asks /health, /setup and /predict."""
-        costs, task = self.costs, project.next_task
-        project.next_task += 1
+    def open_task(self, project: SimulatedProject) -> Generator[Event, Any, int]:
+        """An annotator opens a task: Label Studio asks /health, /setup and /predict. Returns the task's id."""
+        costs = self.costs
+        project.opened += 1
+        task = project.opened
         backend = self.random.choice(self.backends)
         yield backend.station.visit(costs.backend_health_s + costs.backend_setup_s)
-        yield self.postgres.visit(costs.postgres_setup_s)
+        yield from self._ask_postgres(costs.postgres_setup_s, SETUP_TRIPS)
         began_s = self.env.now
         yield from self._look_up(backend, project)
         is_cold, is_remembered = yield from self.ask(project, [task], Priority.INTERACTIVE)
@@ -153,23 +166,33 @@ class Site:
             self.cold_waits.values.append(took_s)
         if project.id not in backend.looked_ahead:
             backend.looked_ahead[project.id] = True
-            self.redis.visit(costs.redis_enqueue_s)
-            self.bulk.look_ahead(project)
+            yield self.redis.visit(costs.redis_enqueue_s)
+            if not self.bulk.is_far_enough(project, task):
+                self.bulk.enqueue(project, task)
+        return task
 
     def _look_up(self, backend: Backend, project: SimulatedProject) -> Steps:
+        """The backend loads a project that its memory lacks, or whose row has changed since."""
         costs = self.costs
         self.lookups += 1
-        is_kept = project.id in backend.kept
-        backend.kept[project.id] = True
-        self.project_loads += not is_kept
-        yield backend.station.visit(costs.backend_predict_s + (0.0 if is_kept else costs.backend_load_s))
-        yield self.postgres.visit(costs.postgres_lookup_s + (0.0 if is_kept else costs.postgres_load_s))
-        yield self.env.timeout(costs.network_s)
+        yield backend.station.visit(costs.backend_predict_s)
+        yield from self._ask_postgres(costs.postgres_lookup_s, LOOKUP_TRIPS)
+        if backend.kept.get(project.id) != project.revision:
+            self.project_loads += 1
+            backend.kept[project.id] = project.revision
+            yield backend.station.visit(costs.backend_load_s)
+            yield from self._ask_postgres(costs.postgres_load_s, LOAD_TRIPS)
+
+    def _ask_postgres(self, service_s: float, trips: int) -> Steps:
+        yield self.postgres.visit(service_s)
+        yield self.env.timeout(trips * self.costs.network_s)
 
     def ask(self, project: SimulatedProject, tasks: Sequence[int], priority: Priority) -> Answer:
         """Ask the model server: Ray's HTTP proxy, ours, a replica. Returns as `SimulatedReplica.answer`."""
         costs, key = self.costs, routing_key(project.key)
+        yield self.env.timeout(costs.network_s)
         yield self.random.choice(self.ray_http).visit(costs.ray_http_s)
+        yield self.env.timeout(costs.network_s)
         router = self.random.choice(self.routers)
         yield router.station.visit(costs.proxy_s)
         while (replica := router.choose(key)) is None:
@@ -180,118 +203,16 @@ class Site:
         router.end(replica)
         return answer
 
-    def submit(self, project: SimulatedProject) -> Steps:
+    def submit(self, project: SimulatedProject, task: int) -> Steps:
         """An annotator submits: Label Studio sends an event, and waits for the answer."""
         costs, began_s = self.costs, self.env.now
-        yield self.random.choice(self.backends).station.visit(costs.backend_webhook_s)
-        yield self.postgres.visit(costs.postgres_event_s)
+        backend = self.random.choice(self.backends)
+        yield backend.station.visit(costs.backend_webhook_s)
+        yield from self._ask_postgres(costs.postgres_event_s, EVENT_TRIPS)
         yield self.flushes.commit()
-        yield self.env.timeout(costs.network_s)
-        yield self.redis.visit(costs.redis_enqueue_s)
+        self.light.note_event(project, task)
+        if self.env.now >= backend.collected_until:
+            backend.collected_until = self.env.now + COLLECT_LINGER_S / 2
+            yield self.redis.visit(costs.redis_enqueue_s)
+            self.light.enqueue()
         self.webhooks.values.append(self.env.now - began_s)
-        self.light.note_event(project.id)
-
-
-class LightWorkers:
-    """Apply events, and fit the heads of the projects that have changed, the one that changed last first.
-
-    Args:
-        is_fit_shared: whether a worker leaves out projects whose heads another one is fitting.
-    """
-
-    def __init__(self, site: Site, *, is_fit_shared: bool) -> None:
-        self._site, self._is_fit_shared = site, is_fit_shared
-        self.workers = [Station(site.env) for _ in range(site.machines.light_workers)]
-        # By project, when the events came that its heads do not know of; and of how many they know.
-        self._due: OrderedDict[int, list[float]] = OrderedDict()
-        self._known: Counter[int] = Counter()
-        self._fitting: set[int] = set()
-        self._is_idle = [True] * len(self.workers)
-        self.fits, self.fits_in_vain = 0, 0
-        self.fits_s = Times()
-
-    @property
-    def due(self) -> int:
-        """Projects whose heads do not know of their newest annotations."""
-        return len(self._due)
-
-    def note_event(self, project_id: int) -> None:
-        self._site.env.process(self._apply(project_id))
-
-    def _apply(self, project_id: int) -> Steps:
-        site, noted_s = self._site, self._site.env.now
-        worker = min(self.workers, key=lambda station: station.backlog_s)
-        yield worker.visit(site.costs.apply_s + site.costs.due_runs_s)
-        yield site.postgres.visit(site.costs.postgres_apply_s)
-        yield site.flushes.commit()
-        self._due.setdefault(project_id, []).append(noted_s)
-        self._due.move_to_end(project_id)
-        for number, is_idle in enumerate(self._is_idle):
-            if is_idle:
-                self._is_idle[number] = False
-                site.env.process(self._fit(number))
-
-    def _fit(self, number: int) -> Steps:
-        while (project_id := self._next()) is not None:
-            revision = self._known[project_id] + len(self._due[project_id])
-            self._fitting.add(project_id)
-            yield self.workers[number].visit(self._site.costs.fit_s)
-            self._fitting.discard(project_id)
-            self.fits += 1
-            new = revision - self._known[project_id]
-            if new <= 0:  # another worker was faster
-                self.fits_in_vain += 1
-                continue
-            noted_s = self._due[project_id]
-            self.fits_s.values.append(self._site.env.now - noted_s[0])
-            self._known[project_id] = revision
-            del noted_s[:new]
-            if not noted_s:
-                del self._due[project_id]
-        self._is_idle[number] = True
-
-    def _next(self) -> int | None:
-        newest_first = reversed(self._due)
-        return next((id_ for id_ in newest_first if not (self._is_fit_shared and id_ in self._fitting)), None)
-
-
-class BulkWorkers:
-    """Predict the next tasks of projects. Each worker knows only what it has predicted itself."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._waiting: OrderedDict[int, SimulatedProject] = OrderedDict()
-        self._idle = list(range(site.machines.bulk_workers))
-        self._predicted: list[TTLCache[int, int]] = [
-            TTLCache(AHEAD_PROJECTS, AHEAD_TTL_S, lambda: site.env.now) for _ in self._idle
-        ]
-        self.jobs, self.busy_s = 0, 0.0
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-    def look_ahead(self, project: SimulatedProject) -> None:
-        """Queue a job, unless one of the project waits already."""
-        self._waiting.setdefault(project.id, project)
-        if self._idle:
-            self._site.env.process(self._work(self._idle.pop()))
-
-    def _work(self, number: int) -> Steps:
-        while self._waiting:
-            _, project = self._waiting.popitem(last=False)
-            began_s = self._site.env.now
-            self.jobs += 1
-            yield self._site.env.timeout(self._site.costs.lookahead_s)
-            yield from self._predict_ahead(self._predicted[number], project)
-            self.busy_s += self._site.env.now - began_s
-        self._idle.append(number)
-
-    def _predict_ahead(self, predicted: TTLCache[int, int], project: SimulatedProject) -> Steps:
-        first, known_to = project.next_task, predicted.get(project.id, 0)
-        if known_to - first > AHEAD_TASKS // 2:
-            return
-        yield self._site.env.timeout(self._site.costs.label_studio_s)
-        tasks = range(max(first, known_to), first + AHEAD_TASKS)
-        yield from self._site.ask(project, tasks, Priority.LOOKAHEAD)
-        predicted[project.id] = first + AHEAD_TASKS

@@ -152,7 +152,8 @@ def _clean_redis(settings: Settings, project_id: int, subject: Subject, places: 
         return
     jobs = Jobs(settings, REDIS_ANSWER_S)
     try:
-        places.deleted["jobs in Redis"] = remove_jobs(jobs, project_id, is_all=subject.is_project)
+        removed = remove_jobs(jobs, project_id, is_all=subject.is_project)
+        places.deleted["jobs and lists of predicted tasks in Redis"] = removed
         if settings.redis_url is None and not rewrite_files(jobs):
             places.left.append("Redis is still writing its files anew: run the command again")
     except RedisError as error:

@@ -74,3 +74,22 @@ def index_of_shown(name: str) -> Index:
         sqlite_where=text(f"{condition} 0"),
         postgresql_where=text(f"{condition} false"),
     )
+
+
+def index_of_due(name: str) -> Index:
+    """An index of the projects whose heads are to be fitted, in the order of `project_heads.due`.
+
+    As with `index_of_usable`, SQLite uses it for the same conditions in the same words.
+    """
+    return Index(
+        name,
+        *("updated_at", "id"),
+        sqlite_where=text(
+            "is_deleted IS 0 AND label_config IS NOT NULL AND "
+            "(annotation_revision != head_revision OR label_config IS NOT head_config)"
+        ),
+        postgresql_where=text(
+            "is_deleted IS false AND label_config IS NOT NULL AND "
+            "(annotation_revision <> head_revision OR label_config IS DISTINCT FROM head_config)"
+        ),
+    )

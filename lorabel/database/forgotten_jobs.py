@@ -16,22 +16,22 @@ POLL_S = 0.05
 
 
 def remove_jobs(jobs: Jobs, project_id: int, *, is_all: bool) -> int:
-    """Delete the project's look-aheads that wait, and all failed jobs. Redis is never the only place of any work.
+    """Delete the project's look-aheads that wait, which tasks they have predicted, and all failed jobs.
 
-    Jobs of runs name rows that are gone, and end at once.
+    Redis is never the only place of any work. Jobs of runs name rows that are gone, and end at once.
 
     Args:
         is_all: also delete the jobs that wait to forget something of the project.
 
     Returns:
-        How many jobs were deleted.
+        How many jobs were deleted, and lists of predicted tasks.
 
     Raises:
         RedisError: Redis cannot be reached.
     """
     pattern = rf"lookahead-{project_id}(-[0-9]+)?"
     is_removed = re.compile(rf"{pattern}|forget-{project_id}-.*" if is_all else pattern)
-    deleted = 0
+    deleted = jobs.predicted.forget(project_id)
     for name in (LIGHT, TRAIN, BULK, LOOKAHEAD):
         queue = Queue(name, connection=jobs.redis, serializer=JSONSerializer)
         waiting = [job_id for job_id in queue.get_job_ids() if is_removed.fullmatch(job_id)]

@@ -20,7 +20,8 @@ from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from lorabel.database.tables import BulkRun, BulkRunKind
+from lorabel.database.predicted_tasks import PredictedTasks
+from lorabel.database.tables import BulkRun, BulkRunKind, Project
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -59,10 +60,13 @@ class Jobs:
 
     Args:
         answer_s: seconds that each answer may take; what serves a request cannot wait long.
+
+    Attributes:
+        predicted: what the look-ahead has predicted.
     """
 
     def __init__(self, settings: Settings, answer_s: float = ANSWER_S) -> None:
-        self._is_looking_ahead = settings.ahead_tasks > 0
+        self._ahead_tasks = settings.ahead_tasks
         self._collected_until = 0.0
         # Projects whose look-ahead was queued, or found waiting, a moment ago.
         self._looked_ahead: TTLCache[str, bool] = TTLCache(MOST_LOOKED_AHEAD, LOOKAHEAD_PAUSE_S, time.monotonic)
@@ -73,6 +77,7 @@ class Jobs:
             socket_timeout=answer_s,
             retry=Retry(NoBackoff(), 0),
         )
+        self.predicted = PredictedTasks(self.redis)
 
     def collect(self, event_id: int) -> bool:
         """Have pending events applied. Call this after the event is committed.
@@ -109,7 +114,9 @@ class Jobs:
         job_id = f"bulk-{run.id}-{run.attempt}-{run.cursor}"
         return self._enqueue(BULK, BULK_JOBS[run.kind], [run.id], job_id)
 
-    def look_ahead(self, project_id: int, *, after: int = 0, event_id: int | None = None) -> bool:
+    def look_ahead(
+        self, project_id: int, *, after: int = 0, event_id: int | None = None, project: Project | None = None
+    ) -> bool:
         """Have tasks predicted before an annotator opens them.
 
         At most one such job per project waits (and one per event), and Redis is not asked again for
@@ -118,23 +125,32 @@ class Jobs:
         Args:
             after: predict the next open tasks after this task id.
             event_id: predict the tasks that this event brought instead.
+            project: the project's row, if the caller has it: no job is added while enough tasks are predicted.
 
         Returns:
             False if Redis cannot be reached, or if AHEAD_TASKS is 0.
         """
-        if not self._is_looking_ahead:
+        if not self._ahead_tasks:
             return False
         job_id = f"lookahead-{project_id}" if event_id is None else f"lookahead-{project_id}-{event_id}"
         with self._looked_ahead_lock:
             if job_id in self._looked_ahead:
                 return True
             self._looked_ahead[job_id] = True
-        arguments = [project_id, after, event_id]
-        if self._enqueue(LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id):
+
+        def has_enough(queue: Queue) -> bool:
+            is_far_enough = project is not None and self.is_far_enough(project, after)
+            return is_far_enough or self._is_waiting(queue, job_id)
+
+        if self._enqueue(LOOKAHEAD, LOOKAHEAD_JOB, [project_id, after, event_id], job_id, has_enough):
             return True
         with self._looked_ahead_lock:
             self._looked_ahead.pop(job_id, None)
         return False
+
+    def is_far_enough(self, project: Project, after: int) -> bool:
+        """Whether enough tasks after this one are predicted: Label Studio is not asked after each of them."""
+        return self.predicted.count_after(project, after) > self._ahead_tasks // 2
 
     def forget(self, project_id: int, sealed: str) -> bool:
         """Have a project, a task or what an annotator did deleted.
@@ -166,12 +182,11 @@ class Jobs:
         """Add a job to a queue unless the queue has enough. Returns False if Redis cannot be reached.
 
         Args:
-            has_enough: default: whether the job waits already. Redis looks for it, since thousands may wait.
+            has_enough: default: whether the job waits already.
         """
         queue = Queue(name, connection=self.redis, serializer=JSONSerializer)
         try:
-            is_enough = self.redis.lpos(queue.key, job_id) is not None if has_enough is None else has_enough(queue)
-            if not is_enough:
+            if not (self._is_waiting(queue, job_id) if has_enough is None else has_enough(queue)):
                 queue.enqueue_call(
                     function,
                     args=tuple(arguments),
@@ -185,6 +200,10 @@ class Jobs:
             log.log(level, "job %s waits for the next sweep, Redis cannot be reached: %s", job_id, error)
             return False
         return True
+
+    def _is_waiting(self, queue: Queue, job_id: str) -> bool:
+        """Whether a job waits. Redis looks for it, since thousands may wait."""
+        return self.redis.lpos(queue.key, job_id) is not None
 
 
 def _has_collect(queue: Queue) -> bool:

@@ -4,11 +4,11 @@ A project's heads are a function of its annotations and its label config. `Proje
 changes of annotations, `Project.head_revision` says up to which of them the heads were fitted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from sqlalchemy.orm import Session, undefer
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -24,6 +24,7 @@ VERSION_HEADS = "heads"
 
 # `Project.head_revision` if features were missing when the heads were fitted, so that they are fitted again.
 INCOMPLETE = -1
+DUE_PER_QUERY = 32
 
 
 def count_change(project: Project) -> None:
@@ -31,17 +32,31 @@ def count_change(project: Project) -> None:
     project.annotation_revision += 1
 
 
-def list_due(session: Session) -> list[int]:
+def due(session: Session) -> Iterator[int]:
     """The ids of the projects whose annotations or label configs have changed since their heads were fitted.
 
-    The project whose row was changed last comes first, be it by annotations or by a fit of its heads.
+    The project whose row was changed last comes first, be it by annotations or by a fit of its heads. They are
+    read in pieces: who needs the first only does not wait until thousands are read. The index `project_due` has no
+    others.
     """
-    is_due = or_(
-        Project.annotation_revision != Project.head_revision,
-        Project.label_config.is_distinct_from(Project.head_config),
+    rows = select(Project.id, Project.updated_at).where(
+        Project.is_deleted.is_(False),
+        Project.label_config.is_not(None),
+        or_(
+            Project.annotation_revision != Project.head_revision,
+            Project.label_config.is_distinct_from(Project.head_config),
+        ),
     )
-    due = select(Project.id).where(Project.is_deleted.is_(False), Project.label_config.is_not(None), is_due)
-    return list(session.scalars(due.order_by(Project.updated_at.desc(), Project.id)))
+    ordered = rows.order_by(Project.updated_at.desc(), Project.id.desc()).limit(DUE_PER_QUERY)
+    piece = session.execute(ordered).all()
+    while piece:
+        yield from (row.id for row in piece)
+        last = piece[-1]
+        is_after = or_(
+            Project.updated_at < last.updated_at,
+            and_(Project.updated_at == last.updated_at, Project.id < last.id),
+        )
+        piece = session.execute(ordered.where(is_after)).all() if len(piece) == DUE_PER_QUERY else []
 
 
 def of_project(session: Session, project_id: int, *options: ORMOption) -> dict[str, ProjectHead]:

@@ -82,7 +82,7 @@ def resolve(store: Store, key: ProjectKey) -> Project:
     Raises:
         ConflictError: as `find`.
     """
-    with store.read() as session:
+    with store.look_up() as session:
         project = find(session, key)
     if project is not None and not _news(project, key):
         return project
@@ -126,7 +126,7 @@ def upsert(store: Store, project_id: int, **columns: Any) -> Project:
 
     Where the row has these values already, it is only read: a read waits for no other transaction.
     """
-    with store.read() as session:
+    with store.look_up() as session:
         project = session.get(Project, project_id)
         if project is not None and all(_has(store, project, *column) for column in columns.items()):
             return project

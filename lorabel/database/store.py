@@ -11,12 +11,14 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
+from lorabel.database.claims import CLAIMED, TRY_TO_CLAIM
+from lorabel.database.kept_connections import check_before_use
 from lorabel.database.tables import Table
 from lorabel.errors import DatabaseUnusableError
 from lorabel.private_folders import make_private
@@ -57,9 +59,7 @@ class Store:
             parsed = make_url(url)
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            self.engine = create_engine(
-                parsed, pool_size=16, max_overflow=48, pool_pre_ping=parsed.get_backend_name() != "sqlite"
-            )
+            self.engine = create_engine(parsed, pool_size=16, max_overflow=48)
         except (ArgumentError, ImportError, ValueError):
             # The reason is not shown, because it may contain the URL with its password.
             message = "DATABASE_URL is no address of a database; expected sqlite:///FILE or postgresql://..."
@@ -69,6 +69,10 @@ class Store:
             _make_folder(Path(parsed.database).parent)
         if self.is_sqlite:
             _prepare_sqlite(self.engine)
+            self._by_statement = self.engine
+        else:
+            check_before_use(self.engine)
+            self._by_statement = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writing = self.engine.execution_options(begins_immediately=True)
         # SQLite allows one writer at a time. Waiting writers poll with longer and longer pauses, so that one of
         # many threads may wait for seconds. The threads of this process wait for this lock instead.
@@ -99,6 +103,27 @@ class Store:
             yield session
 
     @contextmanager
+    def look_up(self) -> Iterator[Session]:
+        """A session for a few quick queries; changes that are made in it are discarded.
+
+        On PostgreSQL each query is a transaction by itself, so that it takes one round trip and not three. There
+        they see the same as in `read`, whose queries see what was committed before each of them. Large results
+        are read in pieces only in `read`.
+        """
+        with Session(self._by_statement, autoflush=False, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write_one_statement(self) -> Iterator[Session]:
+        """A session for a single statement, committed at once, in one round trip on PostgreSQL."""
+        if self.is_sqlite:
+            with self.write() as session:
+                yield session
+        else:
+            with self.look_up() as session:
+                yield session
+
+    @contextmanager
     def claim(self, namespace: int, number: int) -> Iterator[bool]:
         """Claim what a number stands for until the end of the block, or until this process dies.
 
@@ -110,10 +135,17 @@ class Store:
             yield True
             return
         with self.engine.begin() as connection:
-            # Of a database; Lorabels in other schemas of it have the same numbers.
-            key = func.hashtext(func.concat(func.current_schema(), ":", namespace))
-            claimed = connection.scalar(select(func.pg_try_advisory_xact_lock(key, number)))
-            yield bool(claimed)
+            yield bool(connection.scalar(TRY_TO_CLAIM, {"namespace": namespace, "number": number}))
+
+    def claimed(self, *namespaces: int) -> frozenset[int]:
+        """The numbers that are claimed now in one of the namespaces, by anybody. On SQLite none.
+
+        It takes one query to leave out what others have claimed, in place of an attempt for each.
+        """
+        if self.is_sqlite:
+            return frozenset()
+        with self._by_statement.connect() as connection:
+            return frozenset(connection.scalars(CLAIMED, {"namespaces": list(namespaces)}))
 
     def compact(self) -> bool:
         """Write an SQLite file anew, without the bytes of what was deleted, and empty its write-ahead log.
@@ -209,8 +241,16 @@ class Store:
 def is_transient(error: Exception) -> bool:
     """Whether the database could not do what was asked now, but may later: the disk is full, the file is locked,
     the server cannot be reached, another transaction was in the way, the schema is not migrated."""
-    is_disconnected = isinstance(error, DBAPIError) and error.connection_invalidated
-    return is_disconnected or is_schema_missing(error) or isinstance(error, OperationalError | PoolTimeoutError)
+    is_refused = isinstance(error, OperationalError | PoolTimeoutError)
+    return is_refused or is_unreachable(error) or is_schema_missing(error)
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether the server cannot be reached, or has closed the connection: it may be restarting."""
+    if not isinstance(error, DBAPIError):
+        return False
+    # Without a statement, no connection could be opened.
+    return error.connection_invalidated or (isinstance(error, OperationalError) and error.statement is None)
 
 
 def is_schema_missing(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Text, UniqueConstrai
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lorabel.database.acceptance_tables import Acceptance as Acceptance
-from lorabel.database.base_table import NEWEST_COLUMNS, Json, index_of_shown, index_of_usable, own_id
+from lorabel.database.base_table import NEWEST_COLUMNS, Json, index_of_due, index_of_shown, index_of_usable, own_id
 from lorabel.database.base_table import Table as Table
 from lorabel.database.embedding_tables import EmbeddingIndex as EmbeddingIndex
 from lorabel.database.embedding_tables import TaskEmbedding as TaskEmbedding
@@ -118,6 +118,8 @@ class Project(Table):
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+    __table_args__ = (index_of_due("project_due"),)
 
     @property
     def live_version(self) -> str:

@@ -241,7 +241,7 @@ def request_due(store: Store, settings: Settings, project_ids: Collection[int] |
         project_ids: look at these only; None for all. Each project that has new annotations costs some queries.
     """
     chunks = [None] if project_ids is None else [*id_chunks(project_ids)]
-    with store.read() as session:
+    with store.look_up() as session:
         rows = [row for ids in chunks for row in session.execute(_new_annotations(ids))]
     runs = []
     for project, total, untried, newest_at in rows:

@@ -59,7 +59,7 @@ def wait_for_heads(store: Store, project_id: int, annotations: int) -> None:
     while time.monotonic() < deadline:
         with store.read() as session:
             stored = session.scalar(of_project) or 0
-            if stored >= annotations and project_id not in project_heads.list_due(session):
+            if stored >= annotations and project_id not in project_heads.due(session):
                 return
         time.sleep(HEAD_POLL_S)
     raise LabelStudioError(

@@ -32,7 +32,7 @@ def results_to_go_on_with(store: Store, model: ProjectModel, task_ids: Sequence[
         .order_by(Annotation.id)
     )
     by_task: defaultdict[int | None, list[list[Region]]] = defaultdict(list)
-    with store.read() as session:
+    with store.look_up() as session:
         for task_id, result in session.execute(query):
             by_task[task_id] += [result] if isinstance(result, list) else []
     return [by_task[task_id] for task_id in task_ids]

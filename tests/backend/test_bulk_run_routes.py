@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from backend.services import Services
 from lorabel.database import bulk_runs, label_error_reports, leases, projects
-from lorabel.database.tables import BulkRun, RunState
+from lorabel.database.tables import BulkRun, Project, RunState
 from lorabel.inference.messages import Priority
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -26,7 +26,7 @@ class FakeJobs:
         self.carried_out.append(run.id)
         return True
 
-    def look_ahead(self, project_id: int, *, after: int = 0) -> bool:
+    def look_ahead(self, project_id: int, *, after: int = 0, project: Project | None = None) -> bool:
         self.looked_ahead.append((project_id, after))
         return True
 

@@ -29,13 +29,13 @@ class SlowStore:
         self.error: Exception | None = None
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write_one_statement(self) -> Iterator[Session]:
         self.transactions += 1
         self.has_begun.set()
         assert self.may_go_on.wait(WAIT_S)
         if self.error is not None and self.transactions > 1:
             raise self.error
-        with self._store.write() as session:
+        with self._store.write_one_statement() as session:
             yield session
 
     def insert(self, table: Any) -> Any:

@@ -154,9 +154,10 @@ def test_a_project_that_is_new_is_inserted(store: Store, settings: Settings) -> 
 
 
 def test_tasks_are_looked_ahead_at_if_there_is_a_token(live: LiveProjects, store: Store) -> None:
-    assert live.looked_ahead_id(KEY, CONFIG) is None, "nothing was asked yet"
+    assert live.looked_ahead(KEY, CONFIG) is None, "nothing was asked yet"
     live.get(KEY, CONFIG)
-    assert live.looked_ahead_id(KEY, CONFIG) is None, "there is no token"
+    assert live.looked_ahead(KEY, CONFIG) is None, "there is no token"
     projects.upsert(store, 1, label_studio_url="http://label-studio.test", api_key="key")
     live.get(KEY, CONFIG)
-    assert live.looked_ahead_id(KEY, CONFIG) == 1
+    found = live.looked_ahead(KEY, CONFIG)
+    assert found is not None and found.id == 1

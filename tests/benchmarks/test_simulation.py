@@ -3,19 +3,23 @@
 import random
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import simpy
 
+from benchmarks.simulation import bulk_workers, light_workers
+from benchmarks.simulation import site as site_module
 from benchmarks.simulation.annotators import Work, recorded_lead_times, working_shares
 from benchmarks.simulation.costs import SOURCES, Costs, from_docs
 from benchmarks.simulation.one_machine import OneMachine, simulate
 from benchmarks.simulation.replica import SimulatedReplica, adapter_folders
 from benchmarks.simulation.running import run
-from benchmarks.simulation.site import Machines, Site
+from benchmarks.simulation.site import Machines, SimulatedProject, Site
 from benchmarks.simulation.stations import Flushes, Station, Steps
 from lorabel.inference.messages import Priority
+from lorabel.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 # Everything that could wait has enough servers, so that only what a test is about limits the load.
@@ -106,25 +110,43 @@ def test_the_part_that_has_too_much_to_do_is_named() -> None:
     assert found.breaks_first == "light worker" and found.busiest["light worker"] > 0.9
 
 
-def test_light_workers_that_fit_the_same_heads_work_in_vain_and_those_that_claim_them_do_not() -> None:
-    work, slow_fits = Work(projects=1, task_s=2.0), COSTS.with_values({"fit_s": 0.5})
-    both = [
-        run(work, PLENTY, slow_fits, at_work=20, seconds=10, warm_up_s=4, is_fit_shared=is_fit_shared)
-        for is_fit_shared in (False, True)
-    ]
-    in_vain = [found.rates["fits in vain"] for found in both]
-    assert in_vain[0] > 3 * in_vain[1]
+@pytest.mark.parametrize("workers", [1, 4])
+def test_light_workers_divide_the_projects_and_fit_each_change_once(workers: int) -> None:
+    """With fits that are so slow that events of a project come during its fit."""
+    work, machines = Work(projects=3, task_s=2.0), replace(PLENTY, light_workers=workers)
+    found = run(work, machines, COSTS.with_values({"fit_s": 0.4}), at_work=20, seconds=10, warm_up_s=4)
+    # A worker fits 2.5 times a second, one project at a time.
+    assert found.rates["fits"] == pytest.approx(2.5 * min(workers, 3), rel=0.2)
+    assert found.heads_p50_ms < 1500
 
 
 def test_events_that_come_during_a_fit_are_fitted_afterwards() -> None:
     env = simpy.Environment()
     with adapter_folders() as folders:
         site = Site(env, PLENTY, COSTS.with_values({"fit_s": 3.0}), folders, seed=1)
-        site.light.note_event(1)
-        env.run(until=2.0)
-        site.light.note_event(1)
+        project = SimulatedProject(1, None)
+        for at_s, task in ((0.0, 1), (2.0, 2)):
+            env.run(until=at_s + 1e-9)
+            site.light.note_event(project, task)
+            site.light.enqueue()
         env.run(until=20.0)
     assert (site.light.fits, site.light.due, len(site.light.fits_s.values)) == (2, 0, 2)
+    assert site.light.fits_s.values[0] == pytest.approx(3.0, abs=0.1)
+    assert site.light.fits_s.values[1] == pytest.approx(1.0 + 3.0, abs=0.2), "the rest of the first, and its own"
+
+
+def test_what_one_bulk_worker_has_predicted_no_other_asks_label_studio_for() -> None:
+    """An annotator with a task a second: 8 tasks ahead, and the next job when 4 are left."""
+    work = Work(projects=1, task_s=1.0)
+    found = run(work, replace(PLENTY, backends=50), COSTS, at_work=1, seconds=60, warm_up_s=20)
+    assert found.rates["Label Studio asked"] == pytest.approx(found.tasks_per_second / 4, rel=0.3)
+    assert found.rates["look-ahead jobs"] == pytest.approx(found.rates["Label Studio asked"], rel=0.1)
+    assert found.remembered_share > 0.95
+
+
+def test_a_backend_loads_a_project_again_after_each_change_of_its_row() -> None:
+    found = run(Work(projects=1, task_s=2.0), PLENTY, COSTS, at_work=4, seconds=20, warm_up_s=4)
+    assert found.project_loads_share > 0.9
 
 
 def test_working_hours_move_around_the_earth() -> None:
@@ -152,12 +174,20 @@ def test_a_cost_that_does_not_exist_is_refused_and_each_source_is_of_a_cost() ->
         ("MIN_PROXIES", "model_server/ray_serve.py"),
         ("MOST_KEPT", "backend/live_projects.py"),
         ("LOOKAHEAD_PAUSE_S", "lorabel/database/jobs.py"),
-        ("AHEAD_PROJECTS", "workers/services.py"),
-        ("AHEAD_TTL_S", "workers/services.py"),
+        ("KEPT_S", "lorabel/database/predicted_tasks.py"),
+        ("COLLECT_LINGER_S", "lorabel/database/jobs.py"),
+        ("LOOKS", "workers/collect.py"),
+        ("MOST_AT_ONCE", "workers/feature_requests.py"),
     ],
 )
 def test_constants_are_those_of_the_modules_that_are_simulated(name: str, file: str) -> None:
-    from benchmarks.simulation import site
-
+    modules = [module for module in (site_module, bulk_workers, light_workers) if hasattr(module, name)]
     (value,) = re.findall(rf"^{name} = (\S+)", (ROOT / file).read_text(), re.MULTILINE)
-    assert float(value) == getattr(site, name)
+    assert modules and {float(value)} == {getattr(module, name) for module in modules}
+
+
+def test_pauses_and_the_default_of_a_setting_are_those_of_the_code() -> None:
+    fitting = (ROOT / "workers" / "head_fitting.py").read_text()
+    pauses = f"{light_workers.FIRST_PAUSE_S}, {light_workers.LONGEST_PAUSE_S}"
+    assert f"FIRST_PAUSE_S, LONGEST_PAUSE_S = {pauses}" in fitting
+    assert Settings.model_fields["ahead_tasks"].default == bulk_workers.AHEAD_TASKS

@@ -1,12 +1,19 @@
 """Fixtures: a Label Studio and a model server that answer over real sockets, and a project connected to both."""
 
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from redis import Redis
+from redis.exceptions import RedisError
 
+from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.database import projects
+from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun
 from lorabel.settings import Settings
@@ -16,10 +23,11 @@ from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, ser
 from workers.services import Services
 
 
-class NotedJobs:
-    """Fakes the queues, and notes which bulk runs were put on them."""
+class NotedJobs(Jobs):
+    """Notes which bulk runs are to be put on the queues, and does not do so."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.carried_out: list[int] = []
 
     def carry_out(self, run: BulkRun) -> bool:
@@ -45,13 +53,38 @@ def services(
     """What jobs get from `Services.current()`; project 1 is connected."""
     changed = {"model_server_url": model_server.url, "bulk_page": 10, "label_studio_requests_per_second": 1e6}
     real = Services.open(settings.model_copy(update=changed))
-    with_noted_jobs = replace(real, jobs=cast(Any, NotedJobs()))
+    with_noted_jobs = replace(real, jobs=NotedJobs(settings))
     monkeypatch.setattr(Services, "current", lambda: with_noted_jobs)
     projects.upsert(
         store, 1, label_config=requests.CONFIG, label_studio_url=label_studio.url, api_key=PERSONAL_TOKEN
     )
     yield with_noted_jobs
+    with_noted_jobs.jobs.redis.close()
     real.close()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Of the Redis that `lorabel up` would start, for tests that need one also where no server is installed."""
+    with TemporaryDirectory(prefix="lorabel-") as folder:  # a short path, since the socket is in it
+        settings = Settings(data_dir=Path(folder))
+        server = subprocess.Popen(EmbeddedRedis(settings).command(), stdout=subprocess.DEVNULL)
+        try:
+            with Redis.from_url(settings.redis) as redis:
+                while not _answers(redis):
+                    assert server.poll() is None, "Redis has ended"
+                    time.sleep(0.02)
+            yield settings.redis
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _answers(redis: Redis) -> bool:
+    try:
+        return bool(redis.ping())
+    except RedisError:
+        return False
 
 
 def add_tasks(label_studio: FakeLabelStudio, *names: str, first: int = 1, annotations: int = 0) -> None:

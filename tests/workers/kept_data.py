@@ -142,7 +142,10 @@ def fill(services: Services) -> None:
     (folder / "redis.broken").mkdir()
     (folder / "redis.broken" / "appendonly.aof").write_text(MARKER)
     fail_job(services.settings)
-    Jobs(services.settings).look_ahead(PROJECT, after=TASK)
+    jobs = Jobs(services.settings)
+    jobs.look_ahead(PROJECT, after=TASK)
+    with store.read() as session:
+        jobs.predicted.note(projects.get(session, PROJECT), [TASK])
 
 
 def outcome(task_id: int, said: str) -> TaskOutcome:
@@ -204,8 +207,17 @@ def keys_with(settings: Settings, *words: str) -> list[str]:
         return [
             key.decode(errors="replace")
             for key in redis.scan_iter()
-            if any(word.encode() in key + b" " + (redis.dump(key) or b"") for word in words)
+            if any(word.encode() in key + b" " + _content(redis, key) for word in words)
         ]
+
+
+def _content(redis: Redis, key: bytes) -> bytes:
+    """What Redis writes to its files; of sorted sets the members, since numbers have no digits there."""
+    if redis.type(key) == b"zset":
+        members: list[bytes] = redis.zrange(key, 0, -1)  # type: ignore[assignment]
+        return b" ".join(members)
+    dumped: bytes = redis.dump(key) or b""  # type: ignore[assignment]
+    return dumped
 
 
 def traces(services: Services, *words: str) -> list[Any]:

@@ -2,13 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
 
 from lorabel.database import project_heads
 from lorabel.database.tables import TaskFeatures
@@ -18,9 +20,18 @@ from tests.workers.test_head_fitting import COLOURS, WAIT_S, submitted
 from tests.workers.test_head_fitting import services as services
 from workers import feature_collection, head_fitting
 from workers.collect import apply_pending
-from workers.feature_requests import MOST_AT_ONCE
+from workers.feature_requests import ASKING, MOST_AT_ONCE
 from workers.head_fitting import HeadFitter, fit_forever
 from workers.services import Services
+
+# Of project 1 in this schema; tests in other schemas have claims, too.
+END_CLAIM = text(
+    """
+    SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1
+    AND CAST(classid AS bigint)
+        = CAST(hashtext(concat(current_schema(), ':', CAST(:asking AS integer))) AS bigint) & 4294967295
+    """
+)
 
 
 def test_a_project_does_not_wait_for_the_features_of_another(
@@ -113,6 +124,87 @@ def test_a_project_is_asked_about_again_after_no_thread_could_be_started(
     fitter.requests.join()
     fitter.fit_due()
     assert folders(services) == {"p1.h1"}
+
+
+@pytest.fixture
+def other_worker(services: Services) -> Iterator[Services]:
+    """The services of another light worker. On SQLite there is none."""
+    if services.store.is_sqlite:
+        pytest.skip("SQLite has one light worker")
+    real = Services.open(services.settings)
+    yield replace(real, jobs=services.jobs)
+    real.close()
+
+
+def test_of_two_light_workers_one_asks_about_a_project_and_the_other_waits_for_the_answer(
+    services: Services, other_worker: Services, model_server: FakeModelServer
+) -> None:
+    model_server.held = "slow"
+    first, second = HeadFitter(services), HeadFitter(other_worker)
+    annotate(services, 1, slow(1), slow(2))
+    first.fit_due()
+    wait_until(lambda: len(model_server.requests) == 1)
+    annotate(other_worker, 1, slow(3))
+    annotate(other_worker, 2, submitted(4, "red"), submitted(5, "blue"))
+    second.fit_due()
+    assert second.has_left_some and second.requests.is_running(2) and not second.requests.is_running(1)
+    second.requests.join()
+    model_server.released.set()
+    first.requests.join()
+    second.fit_due()
+    second.requests.join()
+    second.fit_due()
+    assert folders(services) == {"p1.h1", "p2.h1"}
+    assert asked(model_server) == {"slow": 3, "pictures": 2}
+
+
+def test_what_another_worker_was_answered_just_now_is_not_asked_for_again(
+    services: Services, other_worker: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second looks before the first has claimed the project, and claims it when the first is done."""
+    model_server.held = "slow"
+    first, second = HeadFitter(services), HeadFitter(other_worker)
+    annotate(services, 1, slow(1), slow(2))
+    claim = other_worker.store.claim
+
+    def claim_late(namespace: int, number: int) -> AbstractContextManager[bool]:
+        if namespace == head_fitting.FITTING and not model_server.requests:
+            first.fit_due()
+            wait_until(lambda: len(model_server.requests) == 1)
+        elif namespace == ASKING:
+            model_server.released.set()
+            first.requests.join()
+        return claim(namespace, number)
+
+    monkeypatch.setattr(other_worker.store, "claim", claim_late)
+    second.fit_due()
+    second.requests.join()
+    assert asked(model_server) == {"slow": 2} and folders(services) == {"p1.h1"}
+
+
+def test_when_the_worker_that_asks_has_died_another_asks(
+    services: Services, other_worker: Services, model_server: FakeModelServer
+) -> None:
+    """PostgreSQL closes its connection, and its claim ends."""
+    fitter = HeadFitter(other_worker)
+    annotate(services, 1, submitted(1, "red"), submitted(2, "blue"))
+    with pytest.raises(OperationalError), services.store.claim(ASKING, 1) as is_claimed:
+        assert is_claimed
+        fitter.fit_due()
+        assert fitter.has_left_some and not fitter.requests.is_running()
+        with other_worker.store.write() as session:
+            session.execute(END_CLAIM, {"asking": ASKING})
+        wait_until(lambda: not other_worker.store.claimed(ASKING))
+        fitter.fit_due()
+        fitter.requests.join()
+        fitter.fit_due()
+        assert folders(services) == {"p1.h1"}
+
+
+def asked(model_server: FakeModelServer) -> Counter[str]:
+    """For the features of how many pictures the model server was asked, by the first part of their host."""
+    urls = [row.input["contents"][0]["media"]["url"] for row in model_server.rows]
+    return Counter(url.split("/")[2].partition(".")[0] for url in urls)
 
 
 def slow(number: int) -> dict[str, Any]:

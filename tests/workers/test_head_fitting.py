@@ -93,7 +93,7 @@ def head_file(services: Services) -> bytes | None:
 
 def is_due(services: Services) -> bool:
     with services.store.read() as session:
-        return PROJECT in project_heads.list_due(session)
+        return PROJECT in project_heads.due(session)
 
 
 def with_config(body: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,20 @@
 import json
 import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from redis import Redis
 
 from lorabel.database import projects, task_embeddings
+from lorabel.database.jobs import LOOKAHEAD as LOOKAHEAD_QUEUE
+from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.database.tables import Event, Project
 from lorabel.inference.messages import Priority
+from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_label_studio_routes import add_version
@@ -15,6 +22,7 @@ from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import add_tasks
 from workers import lookahead
 from workers.services import Services
+from workers.worker import ThreadWorker, make_worker
 
 LOOKAHEAD = 8
 
@@ -23,6 +31,25 @@ def pictures(model_server: FakeModelServer) -> list[int]:
     """The numbers of the pictures in the requests so far; they are the ids of the tasks."""
     urls = [row.input["contents"][0]["media"]["url"] for row in model_server.rows]
     return [int(url.rsplit("-", 1)[1].removesuffix(".png")) for url in urls]
+
+
+@pytest.fixture
+def settings(settings: Settings, is_on_servers: bool, redis_url: str) -> Settings:
+    """With a Redis, in which is kept what was predicted."""
+    if is_on_servers:
+        return settings
+    with Redis.from_url(redis_url) as redis:
+        redis.flushall()
+    return settings.model_copy(update={"redis_url": redis_url})
+
+
+@pytest.fixture
+def other_worker(services: Services) -> Iterator[Services]:
+    """The services of another bulk worker, which shares database and Redis with the first."""
+    real = Services.open(services.settings)
+    yield real
+    real.jobs.redis.close()
+    real.close()
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +95,46 @@ def test_while_tasks_are_opened_in_turn_each_is_predicted_once_and_label_studio_
     assert label_studio.requests.count("/api/tasks/") == 8
 
 
+def test_what_one_worker_has_predicted_no_other_asks_for(
+    services: Services, other_worker: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
+) -> None:
+    """As many requests as by a single worker."""
+    for task_id in range(1, 31):
+        lookahead.predict_ahead((services, other_worker)[task_id % 2], 1, task_id, None)
+    assert pictures(model_server) == list(range(2, 38))
+    assert label_studio.requests.count("/api/tasks/") == 8
+
+
+def test_two_workers_and_two_backends_ask_label_studio_once_for_a_few_opened_tasks(
+    services: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
+) -> None:
+    """With real queues. Each backend would add a job: it has not seen the project for LOOKAHEAD_PAUSE_S."""
+    with store.read() as session:
+        project = projects.get(session, 1)
+    jobs_added = 0
+    for task_id in range(1, 5):
+        backend = Jobs(services.settings)
+        assert backend.look_ahead(1, after=task_id, project=project)
+        jobs_added += backend.redis.llen("rq:queue:lookahead")  # type: ignore[operator]
+        for _ in range(2):
+            make_worker(LOOKAHEAD_QUEUE, backend.redis, ThreadWorker).work(burst=True, logging_level="WARNING")
+        backend.redis.close()
+    assert jobs_added == 1
+    assert label_studio.requests.count("/api/tasks/") == 1
+    assert pictures(model_server) == list(range(2, 10))
+
+
+def test_without_redis_tasks_are_predicted_again(
+    services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer, tmp_path: Path
+) -> None:
+    without = replace(
+        services, jobs=Jobs(services.settings.model_copy(update={"redis_url": f"unix://{tmp_path}/none"}))
+    )
+    for _ in range(2):
+        assert lookahead.predict_ahead(without, 1, 3, None) == LOOKAHEAD
+    assert label_studio.requests.count("/api/tasks/") == 2
+
+
 def test_new_tasks_come_from_the_event_without_asking_label_studio(
     services: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
@@ -86,6 +153,35 @@ def test_after_a_promotion_the_open_tasks_are_predicted_again(
     lookahead.look_ahead(1, 0, None)
     assert pictures(model_server) == list(range(1, 9)) * 2
     assert [row.adapter for row in model_server.rows[LOOKAHEAD:]] == ["p1.v1/label"] * LOOKAHEAD
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"label_config": requests.CONFIG.replace('"blue"', '"green"')},
+        {"instructions": {"by_hand": {"label": "What is it?"}}},
+        {"extra_params": {"detector_threshold": 0.5}},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_under_another_label_config_the_open_tasks_are_predicted_again(
+    services: Services, store: Store, model_server: FakeModelServer, changed: dict[str, Any]
+) -> None:
+    lookahead.look_ahead(1, 0, None)
+    lookahead.look_ahead(1, 0, None)
+    assert pictures(model_server) == list(range(1, 9))
+    projects.upsert(store, 1, **changed)
+    lookahead.look_ahead(1, 0, None)
+    assert pictures(model_server) == list(range(1, 9)) * 2
+
+
+def test_a_new_head_changes_nothing_of_what_is_predicted(
+    services: Services, store: Store, model_server: FakeModelServer
+) -> None:
+    lookahead.look_ahead(1, 0, None)
+    projects.upsert(store, 1, head_number=3, head_config=requests.CONFIG, annotation_revision=7, head_revision=7)
+    lookahead.look_ahead(1, 0, None)
+    assert pictures(model_server) == list(range(1, 9))
 
 
 def test_without_a_token_only_the_tasks_of_events_are_predicted(
