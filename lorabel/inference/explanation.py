@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from lorabel.contracts import Content, LabelsInput, MediaRef, Modality, RatingInput
+from lorabel.contracts import Content, Input, LabelsInput, MediaRef, Modality, RatingInput
 from lorabel.errors import ModelServerError, UnreadableError, cut
 from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput
 from lorabel.inference import requests
+from lorabel.inference.label_nearness import ExplainedRegion, explain_regions
 from lorabel.inference.messages import PredictRow
-from lorabel.inference.prediction import LATE, ProjectModel, Question, questions_about
+from lorabel.inference.prediction import LATE, ProjectModel, questions_about
+from lorabel.inference.question import Question
 from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.problems._choices import ChoicesProblem
+from lorabel.problems._near_labels import NearLabels
 from lorabel.problems.base import Problem, TaskData
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ PIECES, MOST_PIECES = 8, 32
 MOST_CONTENTS = 16
 EXPLAINED = frozenset({Modality.TEXT, Modality.IMAGE, Modality.AUDIO})
 WITHOUT_PARTS = "sounds are not divided: only their share is known"
+NO_REGION = "the model finds nothing that the labels name"
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,12 @@ class TagExplanation:
     """What carried the answer of a control tag.
 
     Attributes:
-        labels: those that can be explained; empty for a rating.
-        label: the one that is explained; None for a rating, or if nothing is.
-        score: the probability of the label before calibration, or the rating; None if nothing is explained.
+        labels: those that can be explained; empty for a rating, and for regions, which are all explained.
+        label: the one that is explained; None for a rating, for regions, or if nothing is.
+        score: the probability of the label before calibration, or the rating; None for regions, or if nothing is
+            explained.
+        regions: the predicted boxes or masks.
+        picture_url: of the picture that the regions are in, as in the task's data; None if there is none.
         reason: why nothing is explained; None if something is.
     """
 
@@ -63,6 +70,8 @@ class TagExplanation:
     label: str | None = None
     score: float | None = None
     contents: tuple[ExplainedContent, ...] = ()
+    regions: tuple[ExplainedRegion, ...] = ()
+    picture_url: str | None = None
     reason: str | None = None
 
 
@@ -120,6 +129,9 @@ def _explain(
     if isinstance(question, Unreadable):
         return replace(unexplained, reason=question.reason)
     contract = question.contract
+    near = binding.explained(contract) if isinstance(binding, NearLabels) else None
+    if near is not None:
+        return _with_regions(caller, question, near, contents)
     # Subclasses ask otherwise: about segments, or each region.
     if not isinstance(contract, LabelsInput | RatingInput) or type(contract) not in (LabelsInput, RatingInput):
         return replace(unexplained, reason=f"answers of {binding.name} are not explained")
@@ -139,6 +151,26 @@ def _explain(
         score=answer.score,
         contents=tuple(_explained(*each) for each in explained),
     )
+
+
+def _with_regions(
+    caller: PredictionCaller, question: Question, near: Input, contents: Sequence[Content]
+) -> TagExplanation:
+    """The explanation of boxes or masks.
+
+    Args:
+        near: asks for the nearness of all labels.
+        contents: the picture, with its address as it is in the task.
+    """
+    unexplained = TagExplanation(question.binding.from_name)
+    try:
+        regions = explain_regions(caller, question, near, LATE)
+    except (ModelServerError, UnreadableError) as error:
+        return replace(unexplained, reason=cut(str(error)))
+    if not regions:
+        return replace(unexplained, reason=NO_REGION)
+    media = contents[0].media
+    return replace(unexplained, regions=tuple(regions), picture_url=None if media is None else media.url)
 
 
 def _answer(
