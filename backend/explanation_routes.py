@@ -10,8 +10,8 @@ from backend.rest_responses import Record
 from backend.services import services
 from backend.task_explanations import TaskExplanation, explain_task
 from lorabel.explanation_contracts import ContentWeights
-from lorabel.inference.explanation import TagExplanation
-from lorabel.inference.label_nearness import ExplainedRegion
+from lorabel.explanations.explanation import TagExplanation
+from lorabel.explanations.label_nearness import ExplainedRegion
 
 blueprint = Blueprint("explanations", __name__, url_prefix="/api/v1")
 TASK = f"{PROJECT}/tasks/<int(max={http_bodies.LARGEST_ID}):task_id>"

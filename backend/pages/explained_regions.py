@@ -9,8 +9,8 @@ from PIL import Image
 from backend.services import Services
 from lorabel.database.tables import Project
 from lorabel.errors import UnreadableError
-from lorabel.inference.explanation import TagExplanation
-from lorabel.inference.label_nearness import ExplainedRegion, NearLabel
+from lorabel.explanations.explanation import TagExplanation
+from lorabel.explanations.label_nearness import ExplainedRegion, NearLabel
 
 PICTURE_PX = 640
 # So many labels of a region are shown.

@@ -18,7 +18,7 @@ from lorabel.database import projects
 from lorabel.database.tables import Project
 from lorabel.errors import NotFoundError
 from lorabel.explanation_contracts import ContentWeights, Fit
-from lorabel.inference.explanation import ExplainedContent, TagExplanation
+from lorabel.explanations.explanation import ExplainedContent, TagExplanation
 from lorabel.label_studio.access import label_studio_access, task_link
 
 # How strongly the most important place covers the picture, and below which share of it nothing is drawn.
@@ -158,7 +158,7 @@ def _heat_map(services: Services, project: Project, urls: Sequence[str], content
 
 
 def _cells(weights: ContentWeights, width: int, height: int) -> list[HeatCell]:
-    left, top, right, bottom = _seen(weights.fit, width, height)
+    left, top, right, bottom = (weights.fit or Fit.STRETCHED).seen(width, height)
     rows, columns = len(weights.heat), len(weights.heat[0])
     cell_width, cell_height = (right - left) / columns, (bottom - top) / rows
     largest = max(abs(weight) for row in weights.heat for weight in row) or 1.0
@@ -175,15 +175,6 @@ def _cells(weights: ContentWeights, width: int, height: int) -> list[HeatCell]:
         for column, weight in enumerate(of_row)
         if abs(weight) >= LEAST_SHARE * largest
     ]
-
-
-def _seen(fit: Fit | None, width: int, height: int) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of what the model sees; beyond the picture where it adds an edge."""
-    if fit in (None, Fit.STRETCHED):
-        return 0.0, 0.0, float(width), float(height)
-    side = min(width, height) if fit is Fit.MIDDLE else max(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
 
 
 def _strongest(heat: Sequence[Sequence[float]]) -> str:

@@ -21,7 +21,7 @@ from benchmarks.rows import Row, ratio_of, row_of
 from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
 from lorabel.demo import MODEL_FOLDER
 from lorabel.explanation_contracts import ExplanationInput
-from lorabel.inference.explanation import PIECES
+from lorabel.explanations.explanation import PIECES
 from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.model_client import ModelClient
 

@@ -119,6 +119,17 @@ class Searcher:
         query = self._embed_task(project, bound, task_id) if row is None else TaskVector(row.space, row.vector)
         return self._nearest(project, bound, query, limit, without=task_id)
 
+    def nearest_known(self, project_id: int, query: TaskVector, limit: int, without: int) -> list[Hit]:
+        """Find the tasks with vectors that are most similar to a vector; Label Studio and models are not asked.
+
+        Args:
+            without: id of a task that is left out.
+
+        Raises:
+            ConflictError: the vectors do not fit into memory.
+        """
+        return self._index.nearest(project_id, query, limit, without)
+
     def index(self, project_id: int) -> IndexingResult:
         """Go through all tasks of a project, embed what is new or changed, and remove what was deleted.
 

@@ -4,7 +4,7 @@ What cannot be explained gets a reason, so that a task is never left without an 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from lorabel.contracts import Content, Input, LabelsInput, MediaRef, Modality, RatingInput
 from lorabel.errors import ModelServerError, UnreadableError, cut
 from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput
+from lorabel.explanations.label_nearness import ExplainedRegion, explain_regions
 from lorabel.inference import requests
-from lorabel.inference.label_nearness import ExplainedRegion, explain_regions
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.prediction import LATE, ProjectModel, questions_about
 from lorabel.inference.question import Question
@@ -63,6 +63,7 @@ class TagExplanation:
         regions: the predicted boxes or masks.
         picture_url: of the picture that the regions are in, as in the task's data; None if there is none.
         reason: why nothing is explained; None if something is.
+        is_failed: whether the explanation failed, so that the reason may pass.
     """
 
     control_tag: str
@@ -73,6 +74,7 @@ class TagExplanation:
     regions: tuple[ExplainedRegion, ...] = ()
     picture_url: str | None = None
     reason: str | None = None
+    is_failed: bool = False
 
 
 def explain(
@@ -89,18 +91,37 @@ def explain(
         resolve: adds the host and the token to a task's media, see `Authorizations.resolver`.
         label: explained for each control tag that has it; for others, and without it, the likeliest is.
     """
-    bindings = [binding for binding in model.bound.bindings if not binding.is_per_region]
     unserved = [
         TagExplanation(binding.from_name, reason="control tags that ask about regions are not explained")
         for binding in model.bound.bindings
         if binding.is_per_region
     ]
-    as_written = questions_about(model, bindings, data, lambda media: media)
-    questions = questions_about(model, bindings, data, resolve)
+    return explain_tags(model, model.bound.bindings, data, resolve, caller, EXPLAINED, label) + unserved
+
+
+def explain_tags(
+    model: ProjectModel,
+    bindings: Sequence[Problem],
+    data: TaskData,
+    resolve: Callable[[MediaRef], MediaRef],
+    caller: PredictionCaller,
+    modalities: Set[Modality],
+    label: str | None = None,
+) -> list[TagExplanation]:
+    """Explain what the project's model answers for some control tags; see `explain`.
+
+    Args:
+        bindings: of these control tags. Those that ask about regions are left out.
+        modalities: that may be divided. Answers about others are not explained, except boxes and masks, which are
+            explained without that.
+    """
+    about_task = [binding for binding in bindings if not binding.is_per_region]
+    as_written = questions_about(model, about_task, data, lambda media: media)
+    questions = questions_about(model, about_task, data, resolve)
     return [
-        _explain(caller, binding, question, _contents(written), label)
-        for binding, question, written in zip(bindings, questions, as_written, strict=True)
-    ] + unserved
+        _explain(caller, binding, question, _contents(written), modalities, label)
+        for binding, question, written in zip(about_task, questions, as_written, strict=True)
+    ]
 
 
 def label_names(binding: Problem) -> tuple[str, ...]:
@@ -121,13 +142,14 @@ def _explain(
     binding: Problem,
     question: Question | Unreadable,
     contents: Sequence[Content],
+    modalities: Set[Modality],
     label: str | None,
 ) -> TagExplanation:
     """Args: `contents`: of the question, with the addresses as they are in the task."""
     labels = label_names(binding)
     unexplained = TagExplanation(binding.from_name, labels)
     if isinstance(question, Unreadable):
-        return replace(unexplained, reason=question.reason)
+        return replace(unexplained, reason=question.reason, is_failed=True)
     contract = question.contract
     near = binding.explained(contract) if isinstance(binding, NearLabels) else None
     if near is not None:
@@ -135,7 +157,7 @@ def _explain(
     # Subclasses ask otherwise: about segments, or each region.
     if not isinstance(contract, LabelsInput | RatingInput) or type(contract) not in (LabelsInput, RatingInput):
         return replace(unexplained, reason=f"answers of {binding.name} are not explained")
-    if others := sorted(contract.modalities - EXPLAINED):
+    if others := sorted(contract.modalities - modalities):
         return replace(unexplained, reason=f"answers about {' and '.join(others)} are not explained")
     if len(contents) > MOST_CONTENTS:
         return replace(unexplained, reason=f"answers about more than {MOST_CONTENTS} contents are not explained")
@@ -143,7 +165,7 @@ def _explain(
     try:
         answer = _answer(caller, question, contract, wanted, len(labels))
     except (ModelServerError, UnreadableError) as error:
-        return replace(unexplained, reason=cut(str(error)))
+        return replace(unexplained, reason=cut(str(error)), is_failed=True)
     explained = zip(contents, answer.contents, _shares(answer.contents), strict=True)
     return replace(
         unexplained,
@@ -166,7 +188,7 @@ def _with_regions(
     try:
         regions = explain_regions(caller, question, near, LATE)
     except (ModelServerError, UnreadableError) as error:
-        return replace(unexplained, reason=cut(str(error)))
+        return replace(unexplained, reason=cut(str(error)), is_failed=True)
     if not regions:
         return replace(unexplained, reason=NO_REGION)
     media = contents[0].media
