@@ -37,11 +37,12 @@ NEAREST = 3
 
 
 class Outcome(StrEnum):
-    """What became of an explanation: regions, nothing to explain, or an error."""
+    """What became of an explanation: regions, nothing to explain, an error, or no time."""
 
     WRITTEN = "written"
     EMPTY = "empty"
     FAILED = "failed"
+    LATE = "late"
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ class EditorExplanations:
         ]
         if regions:
             return EditorExplanation(regions, Outcome.WRITTEN)
-        return EditorExplanation((), Outcome.FAILED if failures else Outcome.EMPTY)
+        is_late = bool(failures) and monotonic() >= caller.deadline
+        return EditorExplanation((), Outcome.LATE if is_late else Outcome.FAILED if failures else Outcome.EMPTY)
 
     def _nearest(
         self,
