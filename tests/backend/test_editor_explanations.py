@@ -19,7 +19,8 @@ from tests.lorabel.fake_label_studio import FakeLabelStudio
 TEXT = """<View><Text name="text" value="$text"/>
 <Choices name="label" toName="text"><Choice value="red"/><Choice value="blue"/></Choices>
 <TextArea name="lorabel_why" toName="text"/>
-<Labels name="lorabel_why_words" toName="text"><Label value="says so"/><Label value="denies it"/></Labels></View>"""
+<Labels name="lorabel_why_words" toName="text"><Label value="says so"/><Label value="denies it"/></Labels>
+</View>"""
 PICTURE = """<View><Image name="image" value="$image"/>
 <Choices name="label" toName="image"><Choice value="red"/><Choice value="blue"/></Choices>
 <TextArea name="lorabel_why" toName="image"/>
@@ -71,7 +72,7 @@ def explanation_rows(model_server: FakeModelServer) -> list[Any]:
 
 
 def test_by_default_nothing_is_explained(client: FlaskClient, model_server: FakeModelServer) -> None:
-    ((by_tag),) = regions(client, TEXT, text_task(5))
+    (by_tag,) = regions(client, TEXT, text_task(5))
     assert [*by_tag] == ["label"]
     assert not explanation_rows(model_server)
 
@@ -204,12 +205,10 @@ def test_each_of_several_tasks_is_explained(client: FlaskClient, explain_in: Any
 
 def test_a_label_that_a_rule_has_removed_is_not_explained(client: FlaskClient, explain_in: Any) -> None:
     explain_in("textarea")
-    rule = (
-        '[[field]]\nname = "no blue"\nfield = "text"\nis = ["a blue pump and a blue door"]\nforbidden = ["blue"]\n'
-    )
+    rule = f'[[field]]\nname = "no blue"\nfield = "text"\nis = ["{OPENED}"]\nforbidden = ["blue"]\n'
     regions(client, TEXT, text_task(5))
-    assert client.put("/api/v1/projects/1/rules", json={"toml": rule}).status_code == 200
-    ((by_tag),) = regions(client, TEXT, text_task(5))
+    assert client.put("/api/v1/projects/1/rules", json={"file": rule}).status_code == 200
+    (by_tag,) = regions(client, TEXT, text_task(5))
     assert by_tag == {}
 
 

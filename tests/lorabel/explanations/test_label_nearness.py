@@ -94,7 +94,7 @@ def test_boxes_are_those_that_are_shown_with_the_scores_that_people_see() -> Non
     )
     (region,), _ = explain(boxes(likely, unlikely, threshold=0.5))
     assert region.label == "label 0"
-    (both), _ = explain(boxes(likely, unlikely, threshold=0.5), threshold=0.35)
+    both, _ = explain(boxes(likely, unlikely, threshold=0.5), threshold=0.35)
     assert [each.label for each in both] == ["label 0", "label 2"]
     assert both[1].margin == -0.5  # its own label is not the nearest: that one has a box of its own
     (cooled,), _ = explain(boxes(likely, unlikely, threshold=0.5), temperature=2.0)
