@@ -1,9 +1,9 @@
 """Explanations: the time of one beside that of a prediction of the same kind of task.
 
 Each is asked for as the page of a task asks: the first piece, then the others with the label that it has found,
-all with the priority of bulk runs. Pictures are photographs, explained by a ViT-B-32 with random weights, and boxes
-by an OWLv2 of that size; with --quick by the demo's small models. Texts have 12 words, read by MiniLM. Each picture
-and text is new, so that nothing is remembered. One client.
+all with the priority of bulk runs. Pictures are photographs, explained by a ViT-B-32 with random weights, and
+boxes by an OWLv2 of that size; with --quick by the demo's small models. Texts have 12 words, read by MiniLM. Each
+picture and text is new, so that nothing is remembered. One client.
 """
 
 import itertools
