@@ -20,9 +20,10 @@ def strongest_words(weights: ContentWeights, *, has_against: bool = True) -> lis
     Args:
         has_against: whether words that speak against the answer are among them.
     """
-    words = [word for word in weights.words if word.weight > 0 or (has_against and word.weight < 0)]
-    largest = max((abs(word.weight) for word in words), default=0.0)
-    strong = [word for word in words if abs(word.weight) >= LEAST_OF_WORD * largest]
+    largest = max((abs(word.weight) for word in weights.words), default=0.0)
+    strong = [
+        word for word in weights.words if _is_strong(word.weight, LEAST_OF_WORD * largest, has_against=has_against)
+    ]
     return sorted(strong, key=lambda word: -abs(word.weight))[:MOST_WORDS]
 
 
@@ -61,13 +62,14 @@ def _strongest_places(
 ) -> list[tuple[Corners, bool]]:
     """The boxes around cells that lie beside each other and are strong, the strongest first."""
     cells = {
-        (row, column): weight
-        for row, of_row in enumerate(weights.heat)
-        for column, weight in enumerate(of_row)
-        if weight > 0 or (has_against and weight < 0)
+        (row, column): weight for row, of_row in enumerate(weights.heat) for column, weight in enumerate(of_row)
     }
     largest = max(map(abs, cells.values()), default=0.0)
-    strong = {cell: weight for cell, weight in cells.items() if abs(weight) >= LEAST_OF_PLACE * largest}
+    strong = {
+        cell: weight
+        for cell, weight in cells.items()
+        if _is_strong(weight, LEAST_OF_PLACE * largest, has_against=has_against)
+    }
     places = [
         (sum(abs(strong[cell]) for cell in group), _corners(group, weights, size), is_for)
         for is_for in (True, False)
@@ -75,6 +77,11 @@ def _strongest_places(
     ]
     strongest = sorted(places, key=lambda place: -place[0])[:MOST_PLACES]
     return [(corners, is_for) for _, corners, is_for in strongest if corners is not None]
+
+
+def _is_strong(weight: float, least: float, *, has_against: bool) -> bool:
+    """Whether a weight of at least `least` speaks for the answer, or against it if that counts."""
+    return weight != 0 and (weight if not has_against else abs(weight)) >= least
 
 
 def _groups(cells: set[Cell]) -> list[set[Cell]]:

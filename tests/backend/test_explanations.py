@@ -23,14 +23,14 @@ BOTH = """<View><Image name="image" value="$image"/><Text name="text" value="$te
 <Choices name="label" toName="image"><Choice value="red"/><Choice value="blue"/></Choices>
 <Rating name="stars" toName="image"/>
 <RectangleLabels name="box" toName="image"><Label value="red"/><Label value="blue"/></RectangleLabels>
-<Labels name="span" toName="text"><Label value="pump"/></Labels></View>"""
+<Text name="note" value="$note"/><Labels name="span" toName="note"><Label value="pump"/></Labels></View>"""
 
 
 @pytest.fixture
 def both(services: Services) -> dict[str, Any]:
     """A task with a picture and a text, and the data that it has."""
     projects.upsert(services.store, 1, label_config=BOTH, hostname=page_history.ADDRESS)
-    data = {"image": picture_url(800, 400), "text": "a blue <b>pump</b>"}
+    data = {"image": picture_url(800, 400), "text": "a blue <b>pump</b>", "note": "a pump"}
     annotate(services, 1, 5, "blue", task_data=data)
     return data
 

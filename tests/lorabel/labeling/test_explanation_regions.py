@@ -78,7 +78,7 @@ def test_words_are_marked_at_the_places_that_the_editor_counts() -> None:
     marked = marked_words(control, data, [WeighedWord(*word) for word in words])
     values = [region["value"] for region in marked]
     assert [data["text"][value["start"] : value["end"]] for value in values] == ["good", "good", "bad"]
-    assert [value["start"] for value in values] == [2, 18, 35]
+    assert [value["start"] for value in values] == [2, 18, 34]
     assert [value["labels"] for value in values] == [["for"], ["for"], ["against"]]
     assert [error for region in marked for error in config.find_region_errors(region)] == []
 
