@@ -110,7 +110,7 @@ def test_the_nearest_label_names_the_thing_and_the_next_shares_its_colour_or_its
     assert count >= 0.8 * sum(len(scene.things) for scene in SCENES)
     assert nearest >= 0.9 * count, f"{nearest} of {count}"
     # By chance it would be about a third.
-    assert next_shares >= 0.8 * count, f"{next_shares} of {count}"
+    assert next_shares >= 0.9 * count, f"{next_shares} of {count}"
 
 
 def test_covering_the_thing_takes_its_label_away_and_covering_another_place_does_not(family: Detector) -> None:
@@ -174,16 +174,18 @@ def test_a_head_tells_what_it_was_taught_beside_what_the_texts_say(family: Detec
             nearness = at[0].nearness
             assert nearness.is_taught == (True, False)
             assert nearness.of_texts[1] == pytest.approx(nearness.answering[1]), "a label that is not taught"
-            (red if is_red(thing) else others).append(nearness.answering[0] - nearness.of_texts[0])
-    assert len(red) >= 3 and np.median(red) > 1, red
-    assert not others or np.median(others) < np.median(red) - 1, others
+            (red if is_red(thing) else others).append((nearness.answering[0], nearness.of_texts[0]))
+    assert len(red) >= 3 and len(others) >= 10
+    taught = min(near for near, _ in red) - max(near for near, _ in others)
+    by_text = min(near for _, near in red) - max(near for _, near in others)
+    assert taught > 0 > by_text, (taught, by_text)
+    assert np.median([near for near, _ in red]) > 0 > np.median([near for near, _ in others])
 
 
 def is_red(thing: Thing) -> bool:
     return thing.colour == "red"
 
 
-@pytest.mark.long
 def test_masks_say_how_near_the_labels_are_to_what_is_in_them() -> None:
     source = AND.join(f"local-dir:{folder}" for folder in (DETECTOR_FOLDER, SEGMENTER_FOLDER))
     family = MaskPipeline.load(source, CPU, torch.float32, Settings(detector_threshold=0.3))
