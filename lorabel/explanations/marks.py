@@ -36,7 +36,8 @@ def words_of(contents: Sequence[ExplainedContent], *, has_against: bool) -> list
     """
     spans: dict[tuple[int, int], bool | None] = {}
     for content in contents:
-        spans = {(word.start, word.end): None for word in content.weights.words} | spans
+        for word in content.weights.words:
+            spans.setdefault((word.start, word.end), None)
         strongest = strongest_words(content.weights, has_against=has_against)
         spans |= {(word.start, word.end): word.weight > 0 for word in strongest}
     text = next((content.weights.text or "" for content in contents), "")
