@@ -10,7 +10,8 @@ from backend.rest_responses import Record
 from backend.services import services
 from backend.task_explanations import TaskExplanation, explain_task
 from lorabel.explanation_contracts import ContentWeights
-from lorabel.inference.explanation import TagExplanation
+from lorabel.explanations.explanation import TagExplanation
+from lorabel.explanations.label_nearness import ExplainedRegion
 
 blueprint = Blueprint("explanations", __name__, url_prefix="/api/v1")
 TASK = f"{PROJECT}/tasks/<int(max={http_bodies.LARGEST_ID}):task_id>"
@@ -45,16 +46,47 @@ class ExplainedContentRecord(Record):
     reason: str | None
 
 
+class NearLabelRecord(Record):
+    """How near a label is to what is in a region. `nearness`: the logarithm of the odds that it names what is
+    there, before calibration: 0 is as likely as not. `of_text`: the same by the label's text alone, where a fitted
+    head answers; `is_taught`: whether that head has learned anything of the label. Both are null where texts
+    answer."""
+
+    label: str
+    nearness: float
+    of_text: float | None
+    is_taught: bool | None
+
+
+class ExplainedRegionRecord(Record):
+    """Why a predicted box or mask has its label. `x`, `y`, `width` and `height`: of the upright box around it, in
+    percent of the picture, as in results. `labels`: the nearest ones, the nearest first, and its own. `margin`:
+    how much nearer its own label is than the nearest other one; below 0 if the other is nearer, which then has a
+    region of its own. Null if there is no other label."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    score: float
+    margin: float | None
+    labels: list[NearLabelRecord]
+
+
 class TagExplanationRecord(Record):
-    """What carried the answer of a control tag. `label`: the one that is explained; null for a rating. `score`:
-    its probability before calibration, or the rating. `labels`: for which `?label=` asks. `reason`: why nothing is
-    explained; null if something is."""
+    """What carried the answer of a control tag. `label`: the one that is explained; null for a rating, and for
+    boxes and masks, which are all explained in `regions`. `score`: its probability before calibration, or the
+    rating. `labels`: for which `?label=` asks. `url`: of the picture that the regions are in. `reason`: why
+    nothing is explained; null if something is."""
 
     control_tag: str
     label: str | None
     score: float | None
     labels: list[str]
     contents: list[ExplainedContentRecord]
+    regions: list[ExplainedRegionRecord]
+    url: str | None
     reason: str | None
 
 
@@ -109,7 +141,7 @@ def _tag_record(tag: TagExplanation) -> TagExplanationRecord:
     contents = [
         ExplainedContentRecord(
             modality=content.modality,
-            url=None if content.url is None or len(content.url) > LONGEST_URL else content.url,
+            url=_short(content.url),
             share=content.share,
             weight=content.weights.weight,
             text=content.weights.text,
@@ -126,8 +158,28 @@ def _tag_record(tag: TagExplanation) -> TagExplanationRecord:
         score=tag.score,
         labels=list(tag.labels),
         contents=contents,
+        regions=[_region_record(region) for region in tag.regions],
+        url=_short(tag.picture_url),
         reason=tag.reason,
     )
+
+
+def _region_record(region: ExplainedRegion) -> ExplainedRegionRecord:
+    left, top, right, bottom = (100 * side for side in region.corners)
+    return ExplainedRegionRecord(
+        x=left,
+        y=top,
+        width=right - left,
+        height=bottom - top,
+        label=region.label,
+        score=region.score,
+        margin=region.margin,
+        labels=[NearLabelRecord.model_validate(near) for near in region.labels],
+    )
+
+
+def _short(url: str | None) -> str | None:
+    return None if url is None or len(url) > LONGEST_URL else url
 
 
 def _words(weights: ContentWeights) -> list[WordRecord]:

@@ -40,6 +40,12 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.editor_explanations = Counter(
+            "lorabel_editor_explanations",
+            "Predictions that are explained in the editor (EXPLAIN_IN): written, empty, failed or late.",
+            ["outcome"],
+            registry=registry,
+        )
         self.dropped_regions = Counter(
             "lorabel_dropped_regions",
             "Predicted regions that were dropped, since they do not fit the label config.",

@@ -248,7 +248,7 @@ OPERATIONS = (
         "get",
         f"{PROJECT}/tasks/{{task_id}}/explanation",
         "Explain the model's answer about a task, or about one `label` of it: which words, places and contents "
-        "carried it, and the nearest annotated tasks.",
+        "carried it, how near the labels are to boxes and masks, and the nearest annotated tasks.",
         explanation_routes.ExplanationRecord,
         errors=(404, 409, 503),
         query=("label",),

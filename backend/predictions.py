@@ -14,7 +14,7 @@ from time import monotonic
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend import http_bodies
+from backend import editor_explanations, http_bodies
 from backend.live_projects import LiveProject
 from backend.services import Services, prediction_slot
 from lorabel.contracts import MediaRef
@@ -31,6 +31,7 @@ from lorabel.inference.requests import PredictionCaller
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.access import require_api_access
 from lorabel.labeling.redacted_bodies import RedactedBody
+from lorabel.labeling.regions import Region
 from lorabel.problems.binding import bind
 
 log = logging.getLogger(__name__)
@@ -129,8 +130,13 @@ def _predict(
         if not prompted and (reason is None or not reason.is_late)
     }
     unreadable_tasks.write(services.store, project.id, noted, live.unreadable_task_ids)
+    if prompted:
+        explanations: Sequence[Sequence[Region]] = [()] * len(predictions)
+    else:
+        explanations = editor_explanations.explain(services, model, body.tasks, predictions, resolve, caller)
     return [
-        _entry(model, task_prediction) if task_prediction.is_final else None for task_prediction in predictions
+        _entry(model, task_prediction, explanation) if task_prediction.is_final else None
+        for task_prediction, explanation in zip(predictions, explanations, strict=True)
     ]
 
 
@@ -244,10 +250,11 @@ def _predict_later(services: Services, project: Project, task_ids: Sequence[int]
     return True
 
 
-def _entry(model: ProjectModel, task_prediction: TaskPrediction) -> http_bodies.PredictionEntry:
-    return http_bodies.PredictionEntry(
-        result=task_prediction.regions, score=task_prediction.score, model_version=model.version
-    )
+def _entry(
+    model: ProjectModel, task_prediction: TaskPrediction, explanation: Sequence[Region]
+) -> http_bodies.PredictionEntry:
+    regions = [*task_prediction.regions, *explanation]
+    return http_bodies.PredictionEntry(result=regions, score=task_prediction.score, model_version=model.version)
 
 
 def _empty_entry(model: ProjectModel) -> http_bodies.PredictionEntry:

@@ -22,6 +22,7 @@ from backend.traffic import Traffic
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.errors import ModelServerBusyError
+from lorabel.explanations.editor import EditorExplanations
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.redaction import Redactor
@@ -52,6 +53,7 @@ class Services:
     authorizations: Authorizations
     metrics: Metrics
     searcher: Searcher
+    editor_explanations: EditorExplanations
     prediction_slots: BoundedSemaphore
     explanation_slots: BoundedSemaphore
     live_projects: LiveProjects
@@ -73,6 +75,7 @@ class Services:
         model_client, authorizations = ModelClient(settings), Authorizations()
         jobs = Jobs(settings)
         vitals = Vitals(settings, store, jobs, model_client)
+        searcher = Searcher(settings, store, model_client, authorizations)
         return cls(
             settings,
             store,
@@ -81,7 +84,8 @@ class Services:
             model_client,
             authorizations,
             Metrics(settings),
-            Searcher(settings, store, model_client, authorizations),
+            searcher,
+            EditorExplanations(settings, store, searcher),
             BoundedSemaphore(settings.threads - RESERVED_THREADS),
             BoundedSemaphore(EXPLANATIONS_AT_ONCE),
             LiveProjects(store, settings),

@@ -8,19 +8,17 @@ from time import monotonic
 from backend.services import Services, explanation_slot
 from lorabel.database import projects
 from lorabel.database.tables import Project
-from lorabel.database.task_results import newest_results
 from lorabel.errors import LorabelError, ModelServerBusyError, NotFoundError
+from lorabel.explanations.explanation import TagExplanation, explain
+from lorabel.explanations.nearest_tasks import LOOKED_THROUGH, annotated_hits
 from lorabel.inference.disconnect import is_disconnected
-from lorabel.inference.explanation import TagExplanation, explain
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import PredictionCaller
-from lorabel.labeling.named_labels import named_labels
 from lorabel.problems.base import TaskData
 from lorabel.search.searcher import task_links
 
-# So many of the tasks that are alike are looked through for annotated ones, and so many are shown.
-LOOKED_THROUGH = 200
+# So many of the nearest annotated tasks are shown.
 NEAREST = 6
 NONE_ANNOTATED = "none of the tasks that are alike is annotated"
 
@@ -100,12 +98,10 @@ def _nearest(services: Services, project: Project, task_id: int) -> tuple[list[N
         raise
     except LorabelError as error:
         return [], str(error)
-    with services.store.read() as session:
-        results = newest_results(session, project.id, [hit.task_id for hit in alike.hits])
-    hits = [hit for hit in alike.hits if hit.task_id in results][:NEAREST]
-    links = task_links(project, services.settings, hits)
+    annotated = annotated_hits(services.store, project.id, alike.hits, NEAREST)
+    links = task_links(project, services.settings, [near.hit for near in annotated])
     nearest = [
-        NearTask(hit.task_id, hit.similarity, named_labels(results[hit.task_id]), url)
-        for hit, url in zip(hits, links, strict=True)
+        NearTask(near.hit.task_id, near.hit.similarity, near.labels, url)
+        for near, url in zip(annotated, links, strict=True)
     ]
     return nearest, None if nearest else NONE_ANNOTATED

@@ -20,6 +20,19 @@ class Fit(StrEnum):
     MIDDLE = "middle"
     PADDED = "padded"
 
+    def seen(self, width: float, height: float) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of what the model sees; beyond the picture where it adds an edge.
+
+        Args:
+            width: of the picture.
+            height: of the picture, in the same unit, which is that of the answer.
+        """
+        if self is Fit.STRETCHED:
+            return 0.0, 0.0, width, height
+        side = min(width, height) if self is Fit.MIDDLE else max(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+
 
 class ExplanationInput(Input):
     """Asks what in the contents carried the answer to another question. Answer: `Explanation`.
@@ -87,6 +100,7 @@ class ContentWeights(BaseModel):
         heat: of a picture, from the top: rows of equal cells, with what each adds to the score; from the left.
         fit: of a picture, where `heat` lies: on all of it (stretched), on the largest square in its middle, or on
             the smallest square around it (padded).
+        size: of a picture, width and height in pixels as people see it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -95,6 +109,7 @@ class ContentWeights(BaseModel):
     words: tuple[WordWeight, ...] = ()
     heat: tuple[tuple[float, ...], ...] = ()
     fit: Fit | None = None
+    size: tuple[int, int] | None = None
 
     def plus(self, other: Self) -> Self:
         """Return the content with the weights of both added."""

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorabel.contracts import Content, Contract, Input, LabelTextsInput
-from lorabel.space_contracts import BoxTarget, Corners
+from lorabel.space_contracts import BoxTarget, Corners, Nearness
 
 Runs = tuple[Annotated[int, Field(ge=0)], ...]
 """A mask as the lengths of its runs of equal pixels, row by row from the upper left: first those outside the mask
@@ -63,10 +63,15 @@ class MasksInput(Input):
 
 
 class LabelledMasksInput(LabelTextsInput):
-    """Asks for the masks of all things that the labels name. `contents` is one picture. Answer: `Masks`."""
+    """Asks for the masks of all things that the labels name. `contents` is one picture. Answer: `Masks`.
+
+    Args:
+        is_explained: whether each mask is to say how near all labels are to what is in its box.
+    """
 
     kind: ClassVar[str] = "labelled_masks"
     contents: tuple[Content, ...] = Field(min_length=1, max_length=1)
+    is_explained: bool = Field(False, exclude_if=lambda is_explained: not is_explained)
 
 
 class Mask(BaseModel):
@@ -77,12 +82,14 @@ class Mask(BaseModel):
         runs: in a picture of the size that `Masks` names.
         probability: in [0, 1]. Answer to `MasksInput`: the IoU with the right mask that the model expects. Answer
             to `LabelledMasksInput`: the model's confidence that such a thing is there.
+        nearness: of all labels; None unless the question asks for it.
     """
 
     model_config = ConfigDict(frozen=True)
     label: int
     runs: Runs
     probability: float = 1.0
+    nearness: Nearness | None = Field(None, exclude_if=lambda nearness: nearness is None)
 
 
 class Masks(Contract):

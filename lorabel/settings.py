@@ -1,8 +1,6 @@
 """Every environment variable, typed and documented. Nothing else reads the environment.
 
-Those of media are in `lorabel/media_settings.py`, those of tracks in `lorabel/track_settings.py`, those of models
-that write in `lorabel/generator_settings.py`, those of privacy in `lorabel/privacy_settings.py`, those
-of TLS in `lorabel/tls_settings.py`.
+Those of one subject are beside it, such as `lorabel/media_settings.py` and `lorabel/privacy_settings.py`.
 
 The README's table of settings is made from this file (`tests/test_docs.py` compares them).
 """
@@ -16,6 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lorabel.adapter_kinds import refused_kind
+from lorabel.explanation_settings import ExplanationSettings
 from lorabel.generator_settings import GeneratorSettings
 from lorabel.lora_settings import LoraSettings
 from lorabel.media_settings import MediaSettings
@@ -49,7 +48,14 @@ def certificate_files() -> dict[str, str]:
 
 
 class Settings(
-    PrivacySettings, TlsSettings, MediaSettings, RaySettings, TrackSettings, GeneratorSettings, LoraSettings
+    PrivacySettings,
+    TlsSettings,
+    MediaSettings,
+    RaySettings,
+    TrackSettings,
+    GeneratorSettings,
+    LoraSettings,
+    ExplanationSettings,
 ):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 

@@ -21,6 +21,21 @@ MOST_EXAMPLES = 1000
 MOST_PLACES = 200
 
 
+class Nearness(BaseModel):
+    """How near each label is to a place in a picture: the logarithm of the odds that it names what is there.
+
+    Args:
+        answering: (labels,) of what answers: the fitted head, or else the texts of the labels.
+        of_texts: (labels,) of the texts alone; empty if these answer.
+        is_taught: (labels,) whether the head has learned anything of the label; empty if the texts answer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    answering: tuple[float, ...]
+    of_texts: tuple[float, ...] = ()
+    is_taught: tuple[bool, ...] = ()
+
+
 class Box(BaseModel):
     """An upright box around something in a picture.
 
@@ -28,12 +43,14 @@ class Box(BaseModel):
         corners: left < right and top < bottom.
         label: index of the label in the input's labels.
         probability: the model's confidence in place and label, in [0, 1].
+        nearness: of all labels; None unless the question asks for it.
     """
 
     model_config = ConfigDict(frozen=True)
     corners: Corners
     label: int
     probability: float = 1.0
+    nearness: Nearness | None = Field(None, exclude_if=lambda nearness: nearness is None)
 
 
 class BoxesInput(LabelTextsInput):
@@ -42,10 +59,12 @@ class BoxesInput(LabelTextsInput):
     Args:
         examples: boxes in this picture with the indices of their labels. If there are any, the question is where
             the others like them are, whatever the texts of the labels say. At most MOST_EXAMPLES.
+        is_explained: whether each box is to say how near all labels are to it.
     """
 
     kind: ClassVar[str] = "boxes"
     examples: tuple[tuple[Corners, int], ...] = Field((), max_length=MOST_EXAMPLES)
+    is_explained: bool = Field(False, exclude_if=lambda is_explained: not is_explained)
 
 
 class Boxes(Contract):

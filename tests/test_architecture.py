@@ -25,6 +25,7 @@ ROOMS = (
     "label_studio",
     "inference",
     "search",
+    "explanations",
     "curation",
     "commands",
     "demo",

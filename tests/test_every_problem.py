@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from lorabel.errors import MissingTargetError, UnreadableError
+from lorabel.labeling.image_regions import image_region
 from lorabel.labeling.label_config import RELATIONS_NAME
+from lorabel.labeling.regions import Region, textarea
+from lorabel.labeling.regions import labels as labelled
+from lorabel.labeling.results import is_same_result
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind, problem_types
 from tests.samples import binding_of
@@ -138,3 +142,41 @@ def test_a_result_with_an_odd_part_has_a_target_or_a_reason(problem: type[Proble
             binding.target(odd_result, sample.data)
         except (MissingTargetError, UnreadableError) as error:
             assert str(error)
+
+
+def explaining_tags(sample: Sample) -> tuple[str, list[Region]]:
+    """A control tag for explanations on each object tag that a person may mark, and a region of each."""
+    tags, regions = "", []
+    objects = {tag.name: tag for control in bind(sample.label_config).config.controls for tag in control.objects}
+    for index, tag in enumerate(tag for tag in objects.values() if tag.tag != "Chat"):
+        name, labels = f"lorabel_why_{index}", '<Label value="for"/><Label value="against"/>'
+        tags += f'<TextArea name="{name}" toName="{tag.name}"/>'
+        regions.append(textarea(name, tag.name, ["because it is so"]))
+        name = f"lorabel_why_marks_{index}"
+        if tag.tag == "Image":
+            tags += f'<RectangleLabels name="{name}" toName="{tag.name}">{labels}</RectangleLabels>'
+            label = {"rectanglelabels": ["for"]}
+            regions.append(image_region(name, tag.name, "rectanglelabels", (0.1, 0.1, 0.5, 0.5), (9, 9), label))
+        elif tag.tag == "Text":
+            tags += f'<Labels name="{name}" toName="{tag.name}">{labels}</Labels>'
+            regions.append(labelled(name, tag.name, "labels", {"start": 0, "end": 2, "text": "Th"}, ["for"]))
+    return tags, regions
+
+
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_control_tags_for_explanations_are_neither_served_nor_learned_nor_an_answer(
+    problem: type[Problem], sample: Sample
+) -> None:
+    tags, explaining = explaining_tags(sample)
+    start, view, rest = sample.label_config.partition("<View>")
+    explained = bind(f"{start}{view}{tags}{rest}")
+    plain = bind(sample.label_config)
+    assert explained.bindings == plain.bindings
+    assert all("EXPLAIN_IN" in unclaimed.reason for unclaimed in explained.unclaimed)
+    assert len(explained.unclaimed) == len(explaining)
+    assert [error for region in explaining for error in explained.config.find_region_errors(region)] == []
+    (binding,) = (each for each in explained.bindings if type(each) is problem)
+    with_explanations = [*explaining, *sample.result]
+    assert binding.target(with_explanations, sample.data) == binding.target(sample.result, sample.data)
+    assert is_same_result(with_explanations, sample.result)
+    assert not is_same_result(with_explanations, sample.opposite)

@@ -12,6 +12,7 @@ Predictions by older heads and earlier rules do not pile up: those that nobody n
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -24,9 +25,11 @@ from lorabel.database.versions import is_current, with_rules_of, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.begun import is_begun_since, results_of_tasks
+from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import Unreadable
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
+from lorabel.labeling.regions import Region
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve
 from workers.bulk_runs import (
@@ -213,7 +216,7 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     # Who still cannot be read keeps the empty prediction.
     new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
     if new:
-        _write(context, new, model.version)
+        _write(context, new, model.version, _explanations(context, model, tasks, new))
         removals = {task_id: predicted.removals for task_id, predicted in new.items()}
         services = context.services
         rule_effects.write(services.store, services.redactor, context.project.id, model.version, removals)
@@ -290,9 +293,38 @@ def _known_unreadable(context: ConnectedContext) -> frozenset[int]:
         return unreadable_tasks.known(session, context.project.id)
 
 
-def _write(context: ConnectedContext, predictions: dict[int, TaskPrediction], version: str) -> None:
+def _explanations(
+    context: ConnectedContext,
+    model: ProjectModel,
+    tasks: Sequence[AnnotatedTask],
+    predictions: Mapping[int, TaskPrediction],
+) -> dict[int, Sequence[Region]]:
+    """By task id the regions that explain its prediction in the editor, if EXPLAIN_IN asks for any."""
+    explanations = context.services.editor_explanations
+    if not explanations.are_wanted(model.bound.config):
+        return {}
+    explained = {
+        task.task_id: explanations.explain(
+            model, (task.task_id, task.data), predicted.regions, context.resolver(), context.caller()
+        )
+        for task in tasks
+        if (predicted := predictions.get(task.task_id)) is not None
+        and predicted.unreadable is None
+        and predicted.regions
+    }
+    outcomes = Counter(str(each.outcome) for each in explained.values())
+    log.info("bulk run %d: explanations: %s", context.run.id, dict(outcomes))
+    return {task_id: each.regions for task_id, each in explained.items()}
+
+
+def _write(
+    context: ConnectedContext,
+    predictions: dict[int, TaskPrediction],
+    version: str,
+    explanations: Mapping[int, Sequence[Region]],
+) -> None:
     rows = [
-        NewPrediction(task_id, predicted.regions, predicted.score, version)
+        NewPrediction(task_id, [*predicted.regions, *explanations.get(task_id, ())], predicted.score, version)
         for task_id, predicted in predictions.items()
     ]
     # A run that was cancelled or given to another worker must not write any more.

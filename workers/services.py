@@ -7,16 +7,18 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
+from lorabel.explanations.editor import EditorExplanations
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.media.fetching import Fetcher
 from lorabel.redaction import Redactor
+from lorabel.search.searcher import Searcher
 from lorabel.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,6 +64,12 @@ class Services:
     def current() -> "Services":
         """This process's services, with the settings of the environment; made at the first call and kept."""
         return Services.open(Settings())
+
+    @cached_property
+    def editor_explanations(self) -> EditorExplanations:
+        """What explains predictions for the editor. The vectors of search are in memory only if it is asked."""
+        searcher = Searcher(self.settings, self.store, self.model_client, self.authorizations)
+        return EditorExplanations(self.settings, self.store, searcher)
 
     def family(self, family_type: "type[Family]") -> "Family":
         """The family's base model for training, loaded at the first call and kept.

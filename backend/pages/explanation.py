@@ -3,26 +3,24 @@
 What carried the answer is drawn over the picture and marked in the text; the nearest annotated tasks follow.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
 from flask import request
-from PIL import Image
 
+from backend.pages.explained_regions import PICTURE_PX, RegionsView, ShownPicture, regions_view, shown_picture
 from backend.pages.project import link_of
 from backend.pages.task_previews import Preview, picture_urls
 from backend.services import Services
 from backend.task_explanations import NearTask, TaskExplanation, explain_task
 from lorabel.database import projects
 from lorabel.database.tables import Project
-from lorabel.errors import NotFoundError, UnreadableError
+from lorabel.errors import NotFoundError
 from lorabel.explanation_contracts import ContentWeights, Fit
-from lorabel.inference.explanation import ExplainedContent, TagExplanation
+from lorabel.explanations.explanation import ExplainedContent, TagExplanation
 from lorabel.label_studio.access import label_studio_access, task_link
 
-PICTURE_PX = 640
 # How strongly the most important place covers the picture, and below which share of it nothing is drawn.
 MOST_OPAQUE, LEAST_SHARE = 0.62, 0.08
 # Words have so many strengths, and so many of them are listed.
@@ -46,22 +44,11 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A picture with what carried the answer.
+    """A picture with what carried the answer. `strongest` says in words where the strongest place is."""
 
-    Attributes:
-        number: of the picture among the task's; None if it cannot be shown.
-        width: in pixels, as it is shown.
-        height: likewise.
-        strongest: says in words where the strongest place is.
-        fault: why the picture cannot be shown; None if it can.
-    """
-
-    number: int | None
-    width: int
-    height: int
+    picture: ShownPicture
     cells: Sequence[HeatCell]
     strongest: str
-    fault: str | None
 
 
 @dataclass(frozen=True)
@@ -86,11 +73,12 @@ class ContentView:
 
 @dataclass(frozen=True)
 class TagView:
-    """A control tag. `labels`: those that the page offers to explain."""
+    """A control tag. `labels`: those that the page offers to explain. `regions`: None if it predicts none."""
 
     tag: TagExplanation
     labels: Sequence[str]
     contents: Sequence[ContentView]
+    regions: RegionsView | None
 
 
 @dataclass(frozen=True)
@@ -159,25 +147,18 @@ def _tag_view(services: Services, explained: TaskExplanation, tag: TagExplanatio
         )
         for content in tag.contents
     ]
-    return TagView(tag, tag.labels if len(tag.labels) <= MOST_LABELS else (), contents)
+    labels = tag.labels if len(tag.labels) <= MOST_LABELS else ()
+    return TagView(tag, labels, contents, regions_view(services, explained.project, urls, tag))
 
 
 def _heat_map(services: Services, project: Project, urls: Sequence[str], content: ExplainedContent) -> HeatMap:
-    width, height, fault, number = PICTURE_PX, PICTURE_PX, None, None
-    try:
-        if content.url is None or content.url not in urls:
-            raise UnreadableError("the picture is not in the task any more", is_permanent=False)
-        number = urls.index(content.url)
-        with Image.open(io.BytesIO(services.thumbnails.get(project, content.url, PICTURE_PX))) as picture:
-            width, height = picture.size
-    except UnreadableError as error:
-        number, fault = None, str(error)
-    cells = _cells(content.weights, width, height)
-    return HeatMap(number, width, height, cells, _strongest(content.weights.heat), fault)
+    picture = shown_picture(services, project, urls, content.url)
+    cells = _cells(content.weights, picture.width, picture.height)
+    return HeatMap(picture, cells, _strongest(content.weights.heat))
 
 
 def _cells(weights: ContentWeights, width: int, height: int) -> list[HeatCell]:
-    left, top, right, bottom = _seen(weights.fit, width, height)
+    left, top, right, bottom = (weights.fit or Fit.STRETCHED).seen(width, height)
     rows, columns = len(weights.heat), len(weights.heat[0])
     cell_width, cell_height = (right - left) / columns, (bottom - top) / rows
     largest = max(abs(weight) for row in weights.heat for weight in row) or 1.0
@@ -194,15 +175,6 @@ def _cells(weights: ContentWeights, width: int, height: int) -> list[HeatCell]:
         for column, weight in enumerate(of_row)
         if abs(weight) >= LEAST_SHARE * largest
     ]
-
-
-def _seen(fit: Fit | None, width: int, height: int) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of what the model sees; beyond the picture where it adds an edge."""
-    if fit in (None, Fit.STRETCHED):
-        return 0.0, 0.0, float(width), float(height)
-    side = min(width, height) if fit is Fit.MIDDLE else max(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
 
 
 def _strongest(heat: Sequence[Sequence[float]]) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from lorabel.database.tables import Annotation
 from lorabel.database.training_runs import IS_USABLE
 from lorabel.evaluation.agreement import Outcome, Shown
+from lorabel.labeling.explanation_tags import without_explanations
 from lorabel.labeling.named_labels import named_labels
 
 # Longer results, as of many drawn masks, are not read; their labels count nowhere.
@@ -101,7 +102,7 @@ def answer_of(
     """An answer as ANSWER_COLUMNS say it."""
     outcome = None
     if is_accepted is not None and version is not None:
-        emptied = annotated == [] and predicted != []
+        emptied = isinstance(annotated, list) and not without_explanations(annotated) and predicted != []
         outcome = Outcome.UNCHANGED if is_accepted else Outcome.EMPTIED if emptied else Outcome.CORRECTED
     annotated_labels = None if annotated is None else named_labels(annotated)
     predicted_labels = None if predicted is None else named_labels(predicted)

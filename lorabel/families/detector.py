@@ -30,6 +30,7 @@ from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
 from lorabel.families.detection.frames import PreparedFrames, frame_boxes, joined_features, read_frames
 from lorabel.families.detection.grounding_dino import GroundingDino
 from lorabel.families.detection.matching_loss import matching_loss
+from lorabel.families.detection.nearness import nearness_of
 from lorabel.families.detection.owlv2 import Owlv2, byte_level_tokenizer, random_model
 from lorabel.families.detection.places import chosen_places, with_head
 from lorabel.families.detection.views import (
@@ -329,10 +330,10 @@ class Detector(Family):
             logits = self.module.logits_of_likeness(features, cosines)
             boxes = find_boxes(corners, logits.sigmoid(), picture.extent, picture.size, limits)
             return others_than(boxes, examples, tuple(prototypes))
-        logits = places.logits
-        if prepared.fitted_head is not None:
-            logits = with_head(prepared.fitted_head, places.features(), logits)
-        return find_boxes(corners, logits.sigmoid().cpu(), picture.extent, picture.size, limits)
+        head = prepared.fitted_head
+        logits = places.logits if head is None else with_head(head, places.features(), places.logits)
+        nearness = nearness_of(prepared.question, logits, places.logits, head)
+        return find_boxes(corners, logits.sigmoid().cpu(), picture.extent, picture.size, limits, nearness)
 
     def _features(self, question: BoxFeaturesInput, picture: Picture, places: Places) -> Features:
         """What a head is fitted on."""

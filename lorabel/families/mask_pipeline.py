@@ -39,7 +39,7 @@ JITTER = 0.1
 
 def boxes_question(question: LabelledMasksInput) -> BoxesInput:
     """Return what the detector is asked."""
-    return BoxesInput(contents=question.contents, labels=question.labels)
+    return BoxesInput(contents=question.contents, labels=question.labels, is_explained=question.is_explained)
 
 
 def masks_question(question: LabelledMasksInput, boxes: Boxes) -> MasksInput:
@@ -49,14 +49,16 @@ def masks_question(question: LabelledMasksInput, boxes: Boxes) -> MasksInput:
 
 
 def answer_of(boxes: Boxes, masks: Masks) -> Masks:
-    """Return the masks, each with the probability of its box.
+    """Return the masks, each with the probability of its box, and with its nearness.
 
     Args:
         masks: the answer to `masks_question`.
     """
-    pairs = zip(_masked(boxes), masks.masks, strict=True)
-    with_probabilities = tuple(mask.model_copy(update={"probability": box.probability}) for box, mask in pairs)
-    return masks.model_copy(update={"masks": with_probabilities, "threshold": boxes.threshold})
+    of_boxes = tuple(
+        mask.model_copy(update={"probability": box.probability, "nearness": box.nearness})
+        for box, mask in zip(_masked(boxes), masks.masks, strict=True)
+    )
+    return masks.model_copy(update={"masks": of_boxes, "threshold": boxes.threshold})
 
 
 @dataclass(frozen=True)

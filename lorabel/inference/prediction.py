@@ -3,14 +3,11 @@
 Used by `/predict`, by bulk runs, and by the look-ahead, which predicts tasks before anybody opens them.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from time import monotonic
 from typing import Any, NamedTuple, Self
 
-from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import Input, MediaRef
@@ -18,12 +15,12 @@ from lorabel.database import instructions, rules, versions
 from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import Project, served_name
 from lorabel.database.task_features import labels_digest
-from lorabel.errors import ModelServerError, UnreadableError, cut
+from lorabel.errors import ModelServerError, UnreadableError
 from lorabel.feature_contracts import HEADED, FeaturesInput
 from lorabel.inference import requests
 from lorabel.inference.answering_heads import answering_heads
-from lorabel.inference.messages import PredictRow
-from lorabel.inference.requests import Output, PredictionCaller, Unreadable
+from lorabel.inference.question import Question, is_late, prediction_of, read_answer
+from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.inference.task_prediction import (
     Answers,
     TaskPrediction,
@@ -33,16 +30,14 @@ from lorabel.inference.task_prediction import (
     shown_about_regions,
 )
 from lorabel.labeling.label_config import RELATIONS_NAME
-from lorabel.labeling.regions import Region, without_scores
+from lorabel.labeling.regions import Region
 from lorabel.labeling.rules import NO_RULES, BoundRules
-from lorabel.media.deadline import deadline, is_deadline_over
+from lorabel.media.deadline import deadline
 from lorabel.problems._pictures import identified
 from lorabel.problems.base import Prediction, Problem, TaskData
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.problems.task_questions import build_input, with_resolved_media
 from lorabel.settings import Settings
-
-log = logging.getLogger(__name__)
 
 # Part of the time that is left in which texts of tasks are read; the rest is for the model server.
 READING_PART = 0.5
@@ -116,35 +111,6 @@ class ProjectModel:
         model = cls(project.id, served_name(project, number), adapters, heads, temperatures, bound, settings)
         ruled = replace(model, offsets=offsets, rules=rules.bound(project, bound.config))
         return replace(ruled, threshold=_threshold(project.extra_params), label_temperatures=by_label)
-
-
-@dataclass(frozen=True)
-class Question:
-    """What one binding asks the model about one task.
-
-    Attributes:
-        adapter: name of the adapter that answers; None for the base model.
-        head: name of the fitted head that answers; None for none.
-        temperature: for the output's probabilities, as the version was calibrated; None if it was not.
-        threshold: smallest score of a region that is shown; None: as the problem or the settings say.
-        by_label: temperatures of labels that have one of their own.
-        offset: see `Problem.has_offset`.
-    """
-
-    binding: Problem
-    data: TaskData
-    contract: Input
-    adapter: str | None
-    head: str | None = None
-    temperature: float | None = None
-    threshold: float | None = None
-    by_label: dict[str, float] = field(default_factory=dict)
-    offset: float = 0.0
-
-    def row(self) -> PredictRow:
-        """The question as a row of a request to the model server."""
-        contract = self.contract.model_dump(mode="json")
-        return PredictRow(kind=self.contract.kind, input=contract, adapter=self.adapter, head=self.head)
 
 
 def predict(
@@ -250,7 +216,7 @@ def predict_prompted(
         contract = binding.prompted(build_input(binding, data, model.settings), context)
     except UnreadableError as error:
         return merge_answers(
-            model.project_id, model.bound.config, [Unreadable(str(error), error.is_permanent, _is_late(error))], []
+            model.project_id, model.bound.config, [Unreadable(str(error), error.is_permanent, is_late(error))], []
         )
     if contract is None:
         return None
@@ -289,7 +255,7 @@ def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) ->
     outputs = iter(requests.send(caller, rows, LATE))
     with deadline(caller.deadline):
         return [
-            question if isinstance(question, Unreadable) else _prediction(question, next(outputs))
+            question if isinstance(question, Unreadable) else read_answer(question, next(outputs), prediction_of)
             for question in questions
         ]
 
@@ -313,7 +279,7 @@ def questions_about(
             if results and TRACKER in model.settings.models:
                 contract = binding.going_on(contract, data, results)
         except UnreadableError as error:
-            questions.append(Unreadable(str(error), error.is_permanent, _is_late(error)))
+            questions.append(Unreadable(str(error), error.is_permanent, is_late(error)))
         else:
             questions.append(_question(model, binding, data, contract))
     return questions
@@ -342,59 +308,3 @@ def _threshold(extra_params: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value <= 1 else None
-
-
-def _is_late(error: UnreadableError) -> bool:
-    return not error.is_permanent and is_deadline_over()
-
-
-def _prediction(question: Question, answer: Output | Unreadable) -> Prediction | Unreadable:
-    """Read the model server's output, which may be wrong in any way, as a prediction."""
-    if isinstance(answer, Unreadable):
-        return answer
-    try:
-        output = question.binding.output_type.model_validate(answer)
-        prediction = _scored(question, output)
-    except UnreadableError as error:
-        return Unreadable(str(error), error.is_permanent, _is_late(error))
-    except (ValidationError, ValueError, LookupError) as error:
-        return _broken(question, f"{type(error).__name__}: {error}")
-    if not isfinite(prediction.score):
-        return _broken(question, f"score {prediction.score}")
-    return prediction
-
-
-def _scored(question: Question, output: Any) -> Prediction:
-    """The prediction with calibrated scores.
-
-    Calibration changes only the scores: the regions are those that were evaluated. A project's threshold is for
-    calibrated scores.
-    """
-    binding, temperature = question.binding, question.temperature
-    if temperature is None:
-        temperature = binding.default_temperature(output)
-    if question.by_label:
-        calibrated_output = binding.calibrated_by_label(
-            output, temperature, question.by_label, is_for_threshold=question.threshold is not None
-        )
-    elif binding.has_offset and question.offset:
-        calibrated_output = binding.calibrated_with_offset(output, temperature, question.offset)
-    else:
-        calibrated_output = output if temperature == 1 else binding.calibrated(output, temperature)
-    if question.threshold is not None and binding.has_threshold:
-        limited = binding.with_threshold(calibrated_output, question.threshold)
-        return binding.prediction(limited, question.data)
-    prediction = binding.prediction(output, question.data)
-    if calibrated_output is output:
-        return prediction
-    calibrated = binding.prediction(calibrated_output, question.data)
-    is_same = without_scores(calibrated.regions) == without_scores(prediction.regions)
-    return calibrated if is_same else replace(calibrated, regions=prediction.regions)
-
-
-def _broken(question: Question, what: str) -> Unreadable:
-    reason = cut(
-        f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}"
-    )
-    log.error(reason)
-    return Unreadable(reason, is_permanent=False)

@@ -69,6 +69,28 @@ def read(xml: str) -> ElementTree.Element:
     return root
 
 
+def headers(root: ElementTree.Element) -> dict[str, str]:
+    """By the name of each element the value of the last `<Header>` before it, or else of the first one."""
+    values = [element.get("value", "").strip() for element in root.iter("Header")]
+    by_name, header = {}, values[0] if values else ""
+    for element in root.iter():
+        if element.tag == "Header":
+            header = element.get("value", "").strip()
+        elif element.get("name"):
+            by_name[element.attrib["name"]] = header
+    return by_name
+
+
+def paths(
+    element: ElementTree.Element, above: tuple[ElementTree.Element, ...] = ()
+) -> Iterator[tuple[str | None, tuple[ElementTree.Element, ...]]]:
+    """For each element its `name` and the path to it: the elements around it, the outermost first, and itself."""
+    path = (*above, element)
+    yield element.get("name"), path
+    for child in element:
+        yield from paths(child, path)
+
+
 def _inner_xml(element: ElementTree.Element) -> str:
     """What stands between a tag's ends, where the editor takes it for the tag's value; else an empty text."""
     if len(element) and element.tag != HYPERTEXT:

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from lorabel.errors import LabelConfigError
 from lorabel.labeling import config_xml
 from lorabel.labeling.config_xml import Attributes
+from lorabel.labeling.explanation_tags import is_explanation_tag
 from lorabel.labeling.regions import DIRECTIONS, RELATION
 from lorabel.labeling.right_regions import RightRegions
 from lorabel.labeling.shown_value import has_variable, shown_value
@@ -177,10 +178,15 @@ class ControlTag:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """A parsed label config."""
+    """A parsed label config.
+
+    Args:
+        explanations: tags that ask for no answer, see `lorabel.labeling.explanation_tags`; not among `controls`.
+    """
 
     controls: tuple[ControlTag, ...]
     _interface: Any = field(repr=False, hash=False, compare=False)
+    explanations: tuple[ControlTag, ...] = ()
     _right: RightRegions = field(default_factory=RightRegions, repr=False, hash=False, compare=False)
 
     @property
@@ -209,7 +215,8 @@ class LabelConfig:
         return self._right.note(region, errors or self._find_path_errors(region))
 
     def _find_path_errors(self, region: dict[str, Any]) -> list[str]:
-        control = next(control for control in self.controls if control.name == region["from_name"])
+        tags = (*self.controls, *self.explanations)
+        control = next(control for control in tags if control.name == region["from_name"])
         if control.tag != "Taxonomy" or not control.labels:
             return []
         paths = [path_of(control.labels, end) for end in range(len(control.labels))]
@@ -253,18 +260,20 @@ def parse(xml: str) -> LabelConfig:
         raise LabelConfigError(
             f"label config cannot be read: {error}; label config begins {xml[:80]!r}"
         ) from error
-    control_tags = interface.controls or ()
-    paths = dict(_paths(root, ()))
+    all_tags = interface.controls or ()
+    control_tags = [tag for tag in all_tags if not is_explanation_tag(tag.name)]
+    paths = dict(config_xml.paths(root))
     names = {tag.name for control in control_tags for tag in control.objects or ()}
     unnamed_tags = (_object(tag, paths) for tag in interface.objects or () if tag.name not in names)
     context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
-    headers = _headers(root)
+    headers = config_xml.headers(root)
     controls = [
-        replace(_control(tag, paths, context), header=headers.get(tag.name, ""), order=order)
+        replace(_control(tag, paths, context), header=_fixed(headers.get(tag.name, "")), order=order)
         for order, tag in enumerate(control_tags)
     ]
     with_siblings = tuple(replace(control, siblings=_siblings(control, controls)) for control in controls)
-    return LabelConfig((*with_siblings, *_relations(root, with_siblings)), interface)
+    explanations = tuple(_control(tag, paths, ()) for tag in all_tags if is_explanation_tag(tag.name))
+    return LabelConfig((*with_siblings, *_relations(root, with_siblings)), interface, explanations)
 
 
 def _relations(root: ElementTree.Element, controls: Sequence[ControlTag]) -> Iterator[ControlTag]:
@@ -287,30 +296,12 @@ def _relations(root: ElementTree.Element, controls: Sequence[ControlTag]) -> Ite
         )
 
 
+def _fixed(header: str) -> str:
+    return "" if has_variable(header) else header
+
+
 def _siblings(control: ControlTag, controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
     return tuple(other for other in controls if other is not control and other.objects == control.objects)
-
-
-def _headers(root: ElementTree.Element) -> dict[str, str]:
-    """The header of each element with a name, see `ControlTag.header`."""
-    values = [element.get("value", "").strip() for element in root.iter("Header")]
-    headers, header = {}, values[0] if values else ""
-    for element in root.iter():
-        if element.tag == "Header":
-            header = element.get("value", "").strip()
-        elif element.get("name"):
-            headers[element.attrib["name"]] = "" if has_variable(header) else header
-    return headers
-
-
-def _paths(
-    element: ElementTree.Element, above: tuple[ElementTree.Element, ...]
-) -> Iterator[tuple[str | None, tuple[ElementTree.Element, ...]]]:
-    """For each element its `name` and the path to it: the elements around it, the outermost first, and itself."""
-    path = (*above, element)
-    yield element.get("name"), path
-    for child in element:
-        yield from _paths(child, path)
 
 
 def _control(

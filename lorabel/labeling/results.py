@@ -13,6 +13,7 @@ related. What it does not say:
 - the order of regions, and of the choices, labels or taxonomy paths of a region. The order of a Ranker's items, of
   a TextArea's texts and of a polygon's points is a part of what it says;
 - `id`, `origin`, `score`, and how the editor shows a region (`hidden`, `locked`, `parentID`, notes in `meta`);
+- what explains it (`lorabel.labeling.explanation_tags`);
 - that a region has no label: the editor leaves out an empty list of labels;
 - labels of another region of the same group (equal `id`). The editor copies them into the value of a bare shape if
   the task is submitted before its picture has loaded;
@@ -27,6 +28,7 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from lorabel.labeling.explanation_tags import without_explanations
 from lorabel.labeling.regions import RELATION, RIGHT
 
 NUMBER_TOLERANCE = 1e-6
@@ -55,6 +57,7 @@ def is_same_result(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 def _statements(result: Sequence[Any]) -> list[Any]:
     """What the items of a result say, sorted. An item that names nothing says nothing."""
+    result = without_explanations(result)
     items_by_id: dict[str, list[dict[str, Any]]] = {}
     for item in result:
         if isinstance(item, dict) and isinstance(item.get("id"), str):

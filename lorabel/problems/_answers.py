@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorabel.errors import MissingTargetError
+from lorabel.labeling.explanation_tags import without_explanations
 from lorabel.labeling.label_config import Label, find_label
 from lorabel.labeling.regions import Region
 
@@ -15,7 +16,7 @@ LONGEST_SHOWN = 120
 
 
 def regions_of(result: Any) -> list[Region]:
-    """Return the regions of a result; none if the result is null.
+    """Return the regions of a result without explanations; none if the result is null.
 
     Raises:
         MissingTargetError: the result is not a list of objects whose `from_name` is a text or missing.
@@ -24,7 +25,7 @@ def regions_of(result: Any) -> list[Region]:
     is_list = isinstance(regions, list) and all(isinstance(region, dict) for region in regions)
     if not is_list or not all(isinstance(region.get("from_name"), str | None) for region in regions):
         raise MissingTargetError(f"the annotation's result is {shown(result)}, expected a list of regions")
-    return list(regions)
+    return without_explanations(regions)
 
 
 def values_of(result: Sequence[Region], from_name: str) -> list[dict[str, Any]]:

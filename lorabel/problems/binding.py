@@ -9,6 +9,7 @@ from types import MappingProxyType
 import lorabel.problems
 from lorabel.discovery import discover
 from lorabel.errors import LabelConfigError, UnservedError, cut
+from lorabel.labeling.explanation_regions import kind_of
 from lorabel.labeling.label_config import REGION_SELECTED, RELATIONS, ControlTag, LabelConfig, parse
 from lorabel.problems.base import Problem
 from lorabel.problems.instructions import asking
@@ -37,7 +38,7 @@ class BoundConfig:
 
     Args:
         bindings: at most one per control tag, in the order of the label config. Of a group, see `Problem.claims`.
-        unclaimed: the other control tags; they are left to people.
+        unclaimed: the other control tags; they are left to people, or are for explanations.
     """
 
     config: LabelConfig
@@ -96,6 +97,7 @@ def _bind(label_config: str) -> BoundConfig:
         for control in config.controls
         if control.name not in owners
     ]
+    unclaimed += [Unclaimed(control, _reason_of_explanation(control)) for control in config.explanations]
     in_order = tuple(bindings[control.name] for control in config.controls if control.name in bindings)
     return BoundConfig(config, in_order, tuple(unclaimed))
 
@@ -142,6 +144,15 @@ def _reason(
     overlaps = [f"{name!r} is already served together with {owner!r}" for name, owner in taken.items()]
     objects = ", ".join(tag.tag for tag in control.objects) or "nothing"
     return cut("; ".join([*overlaps, *reasons] or [f"no problem serves {control.tag} on {objects}"]))
+
+
+def _reason_of_explanation(control: ControlTag) -> str:
+    """Why a control tag for explanations is not served as others are."""
+    try:
+        kind = kind_of(control)
+    except UnservedError as error:
+        return cut(str(error))
+    return f"it is for explanations: Lorabel writes there why it predicts so if EXPLAIN_IN has {kind!r}"
 
 
 def _unserved_reason(control: ControlTag) -> str | None:

@@ -23,6 +23,7 @@ from lorabel.labeling.regions import Region
 from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._masks import answer_tag
+from lorabel.problems._near_labels import FoundRegion, NearLabels
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems._rivals import ON_PICTURES, refuse_unused, rivals_of
 from lorabel.problems._scored_findings import ScoredFindings
@@ -75,7 +76,7 @@ def _sample(tag: str, kind: str) -> Sample:
 
 
 @dataclass(frozen=True)
-class LabelledBoxes(ScoredFindings):
+class LabelledBoxes(NearLabels, ScoredFindings):
     """Object detection: boxes around what the labels name.
 
     Attributes:
@@ -258,6 +259,16 @@ class LabelledBoxes(ScoredFindings):
     def right(self, output: Boxes, target: BoxTarget) -> Sequence[bool | None]:
         """Return for each box whether it is right: whether it meets a true box of its own."""
         return right_boxes(target, output)
+
+    @property
+    def region_labels(self) -> tuple[str, ...]:
+        """Return the labels that boxes may have."""
+        return tuple(label.value for label in self.labels)
+
+    def found_regions(self, output: Boxes) -> Sequence[FoundRegion]:
+        """Return the boxes that are shown; see `NearLabels.found_regions`."""
+        boxes = self.shown(output).boxes
+        return [FoundRegion(box.corners, box.label, box.probability, box.nearness) for box in boxes]
 
     def _regions(self, box: Box, output: Boxes) -> Iterator[Region]:
         """The region of a box; of a group, the shape's and the label's, which share an id."""

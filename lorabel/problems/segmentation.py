@@ -18,11 +18,12 @@ from lorabel.labeling import bit_masks
 from lorabel.labeling.image_regions import picture_region
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.regions import Region
-from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksTarget, Runs
+from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksTarget, Runs, box_of_runs
 from lorabel.problems._answers import regions_of
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._label_scores import tempered
 from lorabel.problems._masks import frames_text, mask_region, target_of
+from lorabel.problems._near_labels import FoundRegion, NearLabels
 from lorabel.problems._pictures import picture_of, refuse_several_pictures
 from lorabel.problems._rivals import ON_PICTURES, refuse_unused, rivals_of
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
@@ -55,7 +56,7 @@ def _sample(tag: str) -> Sample:
 
 
 @dataclass(frozen=True)
-class Segmentation(Problem):
+class Segmentation(NearLabels, Problem):
     """Instance segmentation: the mask of each thing that the labels name.
 
     Attributes:
@@ -212,6 +213,21 @@ class Segmentation(Problem):
     def with_threshold(self, output: Masks, threshold: float) -> Masks:
         """Return the output with another threshold."""
         return output.model_copy(update={"threshold": threshold})
+
+    @property
+    def region_labels(self) -> tuple[str, ...]:
+        """Return the labels that masks may have."""
+        return tuple(label.value for label in self.control.labels)
+
+    def found_regions(self, output: Masks) -> Sequence[FoundRegion]:
+        """Return the masks that are shown, as the boxes around them; see `NearLabels.found_regions`."""
+        return [
+            FoundRegion(
+                box_of_runs(mask.runs, output.width, output.height), mask.label, mask.probability, mask.nearness
+            )
+            for mask in output.masks
+            if mask.probability >= output.threshold and len(mask.runs) > 1
+        ]
 
 
 def _tempered(probability: float, temperature: float) -> float:

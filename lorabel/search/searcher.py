@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # How long one search may embed tasks that have no vector yet. The next search goes on.
 CATCH_UP_S = 10.0
+# Vectors that are read while somebody waits: some tenths of a second.
+MOST_READ = 20_000
 INDEX_S = 24 * 3600.0
 LABEL_STUDIO_TIMEOUT_S = 20.0
 
@@ -118,6 +120,21 @@ class Searcher:
             row = task_embeddings.get(session, project_id, task_id)
         query = self._embed_task(project, bound, task_id) if row is None else TaskVector(row.space, row.vector)
         return self._nearest(project, bound, query, limit, without=task_id)
+
+    def nearest_known(self, project_id: int, query: TaskVector, limit: int, without: int) -> list[Hit]:
+        """Find the tasks with vectors that are most similar to a vector; Label Studio and models are not asked.
+
+        Somebody waits for it. So nothing is found as long as more than MOST_READ vectors must be read first.
+
+        Args:
+            without: id of a task that is left out.
+
+        Raises:
+            ConflictError: the vectors do not fit into memory.
+        """
+        if self._index.count_unread(project_id, query.space) > MOST_READ:
+            return []
+        return self._index.nearest(project_id, query, limit, without)
 
     def index(self, project_id: int) -> IndexingResult:
         """Go through all tasks of a project, embed what is new or changed, and remove what was deleted.

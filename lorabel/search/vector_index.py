@@ -56,7 +56,8 @@ class VectorIndex:
         """
         (vector,) = _read([query.vector])
         with self._lock:
-            table = self._tables.get((project_id, query.space)) or _Table()
+            table = self._tables.get((project_id, query.space))
+        table = _Table() if table is None else table
         with table.lock:
             self._refresh(table, project_id, query.space, len(vector))
             hits = table.nearest(vector, limit, without)
@@ -64,6 +65,14 @@ class VectorIndex:
             if table.nbytes <= self._tables.maxsize:
                 self._tables[project_id, query.space] = table
         return hits
+
+    def count_unread(self, project_id: int, space: str) -> int:
+        """About how many vectors the next search would have to read from the database first."""
+        with self._lock:
+            table = self._tables.get((project_id, space))
+        with self._store.read() as session:
+            count = task_embeddings.count_by_space(session, project_id).get(space, 0)
+        return count if table is None else max(0, count - len(table))
 
     def _refresh(self, table: "_Table", project_id: int, space: str, dim: int) -> None:
         """Read what changed in the database since the table was last refreshed."""
@@ -98,6 +107,9 @@ class _Table:
         self.version = -1
         self._ids: NDArray[np.int64] = np.empty(0, np.int64)
         self._matrix: NDArray[np.float32] = np.empty((0, 0), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ with `broken` in its address can never be read.
 
 import base64
 import json
+import math
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -62,7 +63,16 @@ from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
 from lorabel.relation_contracts import PictureRelationsInput, Relations, RelationsInput
 from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesScores
-from lorabel.space_contracts import Box, Boxes, BoxesInput, Corners, TextLine, TextLines, TextLinesInput
+from lorabel.space_contracts import (
+    Box,
+    Boxes,
+    BoxesInput,
+    Corners,
+    Nearness,
+    TextLine,
+    TextLines,
+    TextLinesInput,
+)
 from lorabel.text_contracts import TextInput, WrittenText
 from lorabel.time_contracts import SegmentScores, SegmentsInput
 from lorabel.track_contracts import TrackFeaturesInput, Tracks, TracksInput
@@ -101,6 +111,8 @@ HEAD_FEATURES = tuple(
 BOXES = Boxes(boxes=(Box(corners=(0.25, 0.25, 0.5, 0.75), label=0, probability=0.9),), width=400, height=200)
 # What is read in every picture when heads are fitted: the lines of the samples.
 LINES = tuple(TextLine(corners=corners, text=text) for corners, text, _ in SAMPLE_LINES)
+# Width and height of each picture that is explained, in pixels.
+EXPLAINED_SIZE = (800, 400)
 SURE = 0.9
 AXES = ("red", "blue", "green", "circle", "star")
 
@@ -285,7 +297,7 @@ class FakeModelServer:
         if row.kind == MasksInput.kind:
             return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())
         if row.kind == BoxesInput.kind:
-            return RowResult(output=BOXES.model_dump())
+            return RowResult(output=_boxes(BoxesInput.model_validate(row.input)).model_dump())
         if row.kind in (LabelsInput.kind, EachLabelsInput.kind):
             return RowResult(output=_label_scores(row, url).model_dump(exclude_defaults=True))
         return RowResult(output=_silent(row).model_dump())
@@ -323,7 +335,7 @@ def _explanation(question: ExplanationInput) -> Explanation:
     for content in question.contents:
         if content.text is None:
             heat = ((-share / 2, share), (0.0, 0.0))
-            contents.append(ContentWeights(weight=share, heat=heat, fit=Fit.MIDDLE))
+            contents.append(ContentWeights(weight=share, heat=heat, fit=Fit.MIDDLE, size=EXPLAINED_SIZE))
             continue
         words = tuple(
             WordWeight(start=start, end=end, weight=share * (content.text[start:end] in texts))
@@ -331,6 +343,17 @@ def _explanation(question: ExplanationInput) -> Explanation:
         )
         contents.append(ContentWeights(weight=3 * share, text=content.text, words=words))
     return Explanation(label=label, score=SURE, contents=tuple(contents))
+
+
+def _boxes(question: BoxesInput) -> Boxes:
+    """BOXES; explained, the first label is as near as its box is likely, and each other one farther."""
+    if not question.is_explained:
+        return BOXES
+    near = math.log(SURE / (1 - SURE))
+    nearness = Nearness(answering=tuple(near - 2 * index for index in range(len(question.labels))))
+    return BOXES.model_copy(
+        update={"boxes": tuple(box.model_copy(update={"nearness": nearness}) for box in BOXES.boxes)}
+    )
 
 
 def _masks(question: MasksInput) -> Masks:

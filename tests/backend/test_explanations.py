@@ -22,14 +22,15 @@ TASK = "/api/v1/projects/1/tasks/{}/explanation"
 BOTH = """<View><Image name="image" value="$image"/><Text name="text" value="$text"/>
 <Choices name="label" toName="image"><Choice value="red"/><Choice value="blue"/></Choices>
 <Rating name="stars" toName="image"/>
-<RectangleLabels name="box" toName="image"><Label value="red"/></RectangleLabels></View>"""
+<RectangleLabels name="box" toName="image"><Label value="red"/><Label value="blue"/></RectangleLabels>
+<Text name="note" value="$note"/><Labels name="span" toName="note"><Label value="pump"/></Labels></View>"""
 
 
 @pytest.fixture
 def both(services: Services) -> dict[str, Any]:
     """A task with a picture and a text, and the data that it has."""
     projects.upsert(services.store, 1, label_config=BOTH, hostname=page_history.ADDRESS)
-    data = {"image": picture_url(800, 400), "text": "a blue <b>pump</b>"}
+    data = {"image": picture_url(800, 400), "text": "a blue <b>pump</b>", "note": "a pump"}
     annotate(services, 1, 5, "blue", task_data=data)
     return data
 
@@ -50,8 +51,35 @@ def test_each_control_tag_is_explained_or_has_a_reason(client: FlaskClient, both
     assert picture["heat"] == [[-0.5, 1.0], [0.0, 0.0]]
     assert (text["text"], text["share"]) == (both["text"], 0.75)
     assert {"start": 2, "end": 6, "word": "blue", "weight": 1.0} in text["words"]
-    assert tags["box"]["reason"] == "answers of boxes are not explained"
+    assert tags["span"]["reason"] == "answers of named_entities are not explained"
     assert (tags["stars"]["label"], tags["stars"]["score"], tags["stars"]["labels"]) == (None, 4.0, [])
+
+
+def test_boxes_say_how_near_each_label_is(client: FlaskClient, both: dict[str, Any]) -> None:
+    box = by_tag(client.get(TASK.format(5)).json)["box"]
+    assert (box["label"], box["labels"], box["reason"]) == (None, [], None)
+    assert box["url"] == (both["image"] if len(both["image"]) <= 2000 else None)
+    (region,) = box["regions"]
+    assert [region[side] for side in ("x", "y", "width", "height")] == [25.0, 25.0, 25.0, 50.0]
+    assert (region["label"], region["score"]) == ("red", 0.9)
+    assert [near["label"] for near in region["labels"]] == ["red", "blue"]
+    assert [near["nearness"] for near in region["labels"]] == pytest.approx([2.197, 0.197], abs=1e-3)
+    assert region["margin"] == pytest.approx(2.0)
+    assert {(near["of_text"], near["is_taught"]) for near in region["labels"]} == {(None, None)}
+
+
+@pytest.mark.usefixtures("both")
+def test_the_page_draws_boxes_on_the_picture_and_lists_the_nearest_labels(client: FlaskClient) -> None:
+    html = get(client, f"{TASKS}/5")
+    # The picture is 800 x 400, shown at 640 x 320.
+    assert '<rect x="160.0" y="80.0" width="160.0" height="160.0"/>' in html
+    figure = html[html.index('<figure class="boxed">') : html.index("</ol>")]
+    assert f'<image href="{TASKS}/5/pictures/0"' in figure
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th>.*?width="([\d.]+)" height="8"/><line', figure)
+    assert [(label, float(width) > 50) for label, width in rows] == [("red", True), ("blue", True)]
+    assert float(rows[0][1]) > float(rows[1][1])
+    assert "+2.2" in text_of(figure) and "+0.2" in text_of(figure)
+    assert "style=" not in html
 
 
 def test_another_label_is_explained(client: FlaskClient, both: dict[str, Any]) -> None:

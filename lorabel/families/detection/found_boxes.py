@@ -1,5 +1,6 @@
 """From the answers of a picture's patches to boxes: non-maximum suppression and a limit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
 from lorabel.settings import Settings
-from lorabel.space_contracts import Box, Boxes
+from lorabel.space_contracts import Box, Boxes, Nearness
 
 # Boxes with a smaller probability are not among the answers: average precision hardly notices them.
 SMALLEST_PROBABILITY = 0.01
@@ -43,7 +44,12 @@ class BoxLimits:
 
 
 def find_boxes(
-    corners: Tensor, probabilities: Tensor, extent: tuple[float, float], size: tuple[int, int], limits: BoxLimits
+    corners: Tensor,
+    probabilities: Tensor,
+    extent: tuple[float, float],
+    size: tuple[int, int],
+    limits: BoxLimits,
+    nearness: Callable[[int], Nearness] | None = None,
 ) -> Boxes:
     """Return the boxes of a picture, the likeliest first.
 
@@ -52,6 +58,7 @@ def find_boxes(
         probabilities: (patches, labels).
         extent: the part of the square's width and height that the picture covers.
         size: of the picture in pixels.
+        nearness: of the labels to a patch; None if boxes do not say it.
     """
     labels = torch.arange(probabilities.shape[1]).expand_as(probabilities).flatten()
     patches = torch.arange(len(probabilities))[:, None].expand_as(probabilities).flatten()
@@ -65,10 +72,14 @@ def find_boxes(
     if limits.overlap_of_labels < 1:
         kept = kept[nms(places[patches[kept]], scores[kept], limits.overlap_of_labels)]
     kept = kept[: limits.most]
+    columns = (places[patches[kept]], labels[kept], scores[kept], patches[kept])
     boxes = [
-        Box(corners=tuple(place), label=label, probability=score)
-        for place, label, score in zip(
-            places[patches[kept]].tolist(), labels[kept].tolist(), scores[kept].tolist(), strict=True
+        Box(
+            corners=tuple(place),
+            label=label,
+            probability=score,
+            nearness=None if nearness is None else nearness(patch),
         )
+        for place, label, score, patch in zip(*(column.tolist() for column in columns), strict=True)
     ]
     return Boxes(boxes=tuple(boxes), width=size[0], height=size[1], threshold=limits.threshold)

@@ -23,6 +23,7 @@ from lorabel.families.cache import FeatureCache
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput, batches
 from lorabel.families.spans.words import find_words
+from lorabel.media.image import shown_size
 
 # A picture has so many cells in each direction. Two by two of them are taken away at once.
 CELLS = 7
@@ -41,9 +42,11 @@ class ExplainedInput(PreparedInput):
 
     Args:
         asked: for which label, and for which piece.
+        sizes: for each content the width and height of the picture in pixels; None if it is none.
     """
 
     asked: ExplanationInput | None = None
+    sizes: tuple[tuple[int, int] | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,11 @@ class ExplainingEncoder(Encoder):
         if not isinstance(question, ExplanationInput):
             return super().prepare(question, fetch)
         prepared = super().prepare(question.explained, fetch)
-        return ExplainedInput(prepared.question, prepared.contents, None, question)
+        sizes = tuple(
+            shown_size(fetch(content.media)) if content.modality == Modality.IMAGE and content.media else None
+            for content in question.contents
+        )
+        return ExplainedInput(prepared.question, prepared.contents, None, question, sizes)
 
     def recall(
         self, question: Input, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
@@ -165,12 +172,13 @@ class ExplainingEncoder(Encoder):
             label=label,
             score=score,
             contents=tuple(
-                self._content_weights(number, content, weights) for number, content in enumerate(contents)
+                self._content_weights(number, content, weights, explained.sizes[number])
+                for number, content in enumerate(contents)
             ),
         )
 
     def _content_weights(
-        self, number: int, content: PreparedContent, weights: dict[_Part, float]
+        self, number: int, content: PreparedContent, weights: dict[_Part, float], size: tuple[int, int] | None
     ) -> ContentWeights:
         whole = weights.get(_Part(number, None), 0.0)
         places = {part.place: weight for part, weight in weights.items() if part.content == number}
@@ -181,7 +189,7 @@ class ExplainingEncoder(Encoder):
             )
             return ContentWeights(weight=whole, text=content.data, words=words)
         if content.modality == Modality.IMAGE:
-            return ContentWeights(weight=whole, heat=_heat(places), fit=self.fit)
+            return ContentWeights(weight=whole, heat=_heat(places), fit=self.fit, size=size)
         return ContentWeights(weight=whole)
 
 

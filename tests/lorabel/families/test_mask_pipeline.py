@@ -11,11 +11,18 @@ from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import SettingsError
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
-from lorabel.families.mask_pipeline import JITTER, MOST_MASKS, MaskPipeline, answer_of, masks_question
+from lorabel.families.mask_pipeline import (
+    JITTER,
+    MOST_MASKS,
+    MaskPipeline,
+    answer_of,
+    boxes_question,
+    masks_question,
+)
 from lorabel.labeling.bit_masks import fill_polygon, runs_of
 from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksTarget
 from lorabel.settings import Settings
-from lorabel.space_contracts import Box, Boxes
+from lorabel.space_contracts import Box, Boxes, Nearness
 
 QUESTION = LabelledMasksInput(
     contents=(Content(modality=Modality.IMAGE, media=MediaRef(url="http://pictures.test/1.png")),),
@@ -96,6 +103,17 @@ def test_the_base_models_are_shared_with_those_who_loaded_them(family: MaskPipel
         each.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({})) for each in (family, shared)
     )
     assert first == second
+
+
+def test_masks_say_the_nearness_of_their_boxes_if_the_question_asks() -> None:
+    near = Nearness(answering=(1.0, 2.0))
+    (box,) = boxes(0.9).boxes
+    found = Boxes(boxes=(box.model_copy(update={"nearness": near}),), width=40, height=40, threshold=0.3)
+    drawn = Masks(masks=(Mask(label=1, runs=(0, 1600), probability=0.7),), width=40, height=40)
+    (mask,) = answer_of(found, drawn).masks
+    assert mask.nearness == near
+    assert not boxes_question(QUESTION).is_explained
+    assert boxes_question(QUESTION.model_copy(update={"is_explained": True})).is_explained
 
 
 def seeded(seed: int = 0) -> torch.Generator:

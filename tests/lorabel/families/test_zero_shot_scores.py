@@ -20,7 +20,8 @@ from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.prepared_input import PreparedInput
 from lorabel.inference.messages import PredictRow, Priority, RowResult
-from lorabel.inference.prediction import Question, ask
+from lorabel.inference.prediction import ask
+from lorabel.inference.question import Question
 from lorabel.inference.requests import PredictionCaller
 from lorabel.media import data_url as data_urls
 from lorabel.problems.base import Prediction

@@ -11,7 +11,8 @@ from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.errors import ModelServerError
 from lorabel.inference.messages import PredictRow, Priority, RowResult
-from lorabel.inference.prediction import ProjectModel, Question, ask, predict
+from lorabel.inference.prediction import ProjectModel, ask, predict
+from lorabel.inference.question import Question
 from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.problems.base import Prediction

@@ -55,3 +55,13 @@ def test_vectors_that_do_not_fit_into_memory_are_refused_with_the_setting(store:
     write(store, {i: [1, 0] for i in range(1, 200)})
     with pytest.raises(ConflictError, match="SEARCH_MEMORY_MB"):
         nearest(VectorIndex(store, 1000), [1, 0])
+
+
+def test_an_index_says_how_many_vectors_it_has_not_read(store: Store) -> None:
+    index = VectorIndex(store, 10**6)
+    assert index.count_unread(1, "s") == 0
+    write(store, {1: [1, 0], 2: [0, 1], 3: [1, 1]})
+    assert (index.count_unread(1, "s"), index.count_unread(1, "another")) == (3, 0)
+    nearest(index, [1, 0])
+    write(store, {4: [1, 0]})
+    assert index.count_unread(1, "s") == 1

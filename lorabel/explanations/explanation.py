@@ -4,19 +4,22 @@ What cannot be explained gets a reason, so that a task is never left without an 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from lorabel.contracts import Content, LabelsInput, MediaRef, Modality, RatingInput
+from lorabel.contracts import Content, Input, LabelsInput, MediaRef, Modality, RatingInput
 from lorabel.errors import ModelServerError, UnreadableError, cut
 from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput
+from lorabel.explanations.label_nearness import ExplainedRegion, explain_regions
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow
-from lorabel.inference.prediction import LATE, ProjectModel, Question, questions_about
+from lorabel.inference.prediction import LATE, ProjectModel, questions_about
+from lorabel.inference.question import Question
 from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.problems._choices import ChoicesProblem
+from lorabel.problems._near_labels import NearLabels
 from lorabel.problems.base import Problem, TaskData
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ PIECES, MOST_PIECES = 8, 32
 MOST_CONTENTS = 16
 EXPLAINED = frozenset({Modality.TEXT, Modality.IMAGE, Modality.AUDIO})
 WITHOUT_PARTS = "sounds are not divided: only their share is known"
+NO_REGION = "the model finds nothing that the labels name"
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,14 @@ class TagExplanation:
     """What carried the answer of a control tag.
 
     Attributes:
-        labels: those that can be explained; empty for a rating.
-        label: the one that is explained; None for a rating, or if nothing is.
-        score: the probability of the label before calibration, or the rating; None if nothing is explained.
+        labels: those that can be explained; empty for a rating, and for regions, which are all explained.
+        label: the one that is explained; None for a rating, for regions, or if nothing is.
+        score: the probability of the label before calibration, or the rating; None for regions, or if nothing is
+            explained.
+        regions: the predicted boxes or masks.
+        picture_url: of the picture that the regions are in, as in the task's data; None if there is none.
         reason: why nothing is explained; None if something is.
+        is_failed: whether the explanation failed, so that the reason may pass.
     """
 
     control_tag: str
@@ -63,7 +71,10 @@ class TagExplanation:
     label: str | None = None
     score: float | None = None
     contents: tuple[ExplainedContent, ...] = ()
+    regions: tuple[ExplainedRegion, ...] = ()
+    picture_url: str | None = None
     reason: str | None = None
+    is_failed: bool = False
 
 
 def explain(
@@ -80,18 +91,37 @@ def explain(
         resolve: adds the host and the token to a task's media, see `Authorizations.resolver`.
         label: explained for each control tag that has it; for others, and without it, the likeliest is.
     """
-    bindings = [binding for binding in model.bound.bindings if not binding.is_per_region]
     unserved = [
         TagExplanation(binding.from_name, reason="control tags that ask about regions are not explained")
         for binding in model.bound.bindings
         if binding.is_per_region
     ]
-    as_written = questions_about(model, bindings, data, lambda media: media)
-    questions = questions_about(model, bindings, data, resolve)
+    return explain_tags(model, model.bound.bindings, data, resolve, caller, EXPLAINED, label) + unserved
+
+
+def explain_tags(
+    model: ProjectModel,
+    bindings: Sequence[Problem],
+    data: TaskData,
+    resolve: Callable[[MediaRef], MediaRef],
+    caller: PredictionCaller,
+    modalities: Set[Modality],
+    label: str | None = None,
+) -> list[TagExplanation]:
+    """Explain what the project's model answers for some control tags; see `explain`.
+
+    Args:
+        bindings: of these control tags. Those that ask about regions are left out.
+        modalities: that may be divided. Answers about others are not explained, except boxes and masks, which are
+            explained without that.
+    """
+    about_task = [binding for binding in bindings if not binding.is_per_region]
+    as_written = questions_about(model, about_task, data, lambda media: media)
+    questions = questions_about(model, about_task, data, resolve)
     return [
-        _explain(caller, binding, question, _contents(written), label)
-        for binding, question, written in zip(bindings, questions, as_written, strict=True)
-    ] + unserved
+        _explain(caller, binding, question, _contents(written), modalities, label)
+        for binding, question, written in zip(about_task, questions, as_written, strict=True)
+    ]
 
 
 def label_names(binding: Problem) -> tuple[str, ...]:
@@ -112,18 +142,22 @@ def _explain(
     binding: Problem,
     question: Question | Unreadable,
     contents: Sequence[Content],
+    modalities: Set[Modality],
     label: str | None,
 ) -> TagExplanation:
     """Args: `contents`: of the question, with the addresses as they are in the task."""
     labels = label_names(binding)
     unexplained = TagExplanation(binding.from_name, labels)
     if isinstance(question, Unreadable):
-        return replace(unexplained, reason=question.reason)
+        return replace(unexplained, reason=question.reason, is_failed=True)
     contract = question.contract
+    near = binding.explained(contract) if isinstance(binding, NearLabels) else None
+    if near is not None:
+        return _with_regions(caller, question, near, contents)
     # Subclasses ask otherwise: about segments, or each region.
     if not isinstance(contract, LabelsInput | RatingInput) or type(contract) not in (LabelsInput, RatingInput):
         return replace(unexplained, reason=f"answers of {binding.name} are not explained")
-    if others := sorted(contract.modalities - EXPLAINED):
+    if others := sorted(contract.modalities - modalities):
         return replace(unexplained, reason=f"answers about {' and '.join(others)} are not explained")
     if len(contents) > MOST_CONTENTS:
         return replace(unexplained, reason=f"answers about more than {MOST_CONTENTS} contents are not explained")
@@ -131,7 +165,7 @@ def _explain(
     try:
         answer = _answer(caller, question, contract, wanted, len(labels))
     except (ModelServerError, UnreadableError) as error:
-        return replace(unexplained, reason=cut(str(error)))
+        return replace(unexplained, reason=cut(str(error)), is_failed=True)
     explained = zip(contents, answer.contents, _shares(answer.contents), strict=True)
     return replace(
         unexplained,
@@ -139,6 +173,26 @@ def _explain(
         score=answer.score,
         contents=tuple(_explained(*each) for each in explained),
     )
+
+
+def _with_regions(
+    caller: PredictionCaller, question: Question, near: Input, contents: Sequence[Content]
+) -> TagExplanation:
+    """The explanation of boxes or masks.
+
+    Args:
+        near: asks for the nearness of all labels.
+        contents: the picture, with its address as it is in the task.
+    """
+    unexplained = TagExplanation(question.binding.from_name)
+    try:
+        regions = explain_regions(caller, question, near, LATE)
+    except (ModelServerError, UnreadableError) as error:
+        return replace(unexplained, reason=cut(str(error)), is_failed=True)
+    if not regions:
+        return replace(unexplained, reason=NO_REGION)
+    media = contents[0].media
+    return replace(unexplained, regions=tuple(regions), picture_url=None if media is None else media.url)
 
 
 def _answer(
