@@ -56,7 +56,7 @@ def stream_findings(name: str) -> Response:
 @blueprint.route("/label-config", methods=["GET", "POST"])
 def try_label_config() -> Page:
     """Show what would be served of a label config."""
-    return render_template("label_config.html", view=read_trial())
+    return render_template("label_config.html", view=read_trial(services()))
 
 
 def _connecting_page(connecting: Connecting, fault: str = "") -> str:
