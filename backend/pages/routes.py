@@ -196,6 +196,15 @@ def find_label_errors(project_id: int) -> AnyResponse:
     return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
+@blueprint.post(f"{PROJECT}/index")
+def index_tasks(project_id: int) -> AnyResponse:
+    """Queue a bulk run that embeds all tasks, so that search finds each of them."""
+    run = tasks.request_index(services(), project_id)
+    services().jobs.carry_out(run)
+    services().active_runs.forget()
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+
+
 @blueprint.route(f"{PROJECT}/train", methods=["GET", "POST"])
 def train(project_id: int) -> str | AnyResponse:
     """Ask whether to train now; queue a training run."""

@@ -18,10 +18,10 @@ from backend.pages.task_previews import Preview
 from backend.project_routes import read_number
 from backend.search_routes import MAX_QUERY_LENGTH
 from backend.services import Services, prediction_slot
-from lorabel.database import disagreements, label_error_reports, newest_answers, task_embeddings
+from lorabel.database import bulk_runs, disagreements, label_error_reports, newest_answers, task_embeddings
 from lorabel.database import projects as project_rows
 from lorabel.database.newest_answers import Answer
-from lorabel.database.tables import LabelErrorReport, Project
+from lorabel.database.tables import BulkRun, BulkRunKind, LabelErrorReport, Project
 from lorabel.errors import (
     BadRequestError,
     ConflictError,
@@ -143,6 +143,18 @@ def read_tasks(services: Services, project_id: int) -> TasksPage:
     return TasksPage(project, title, link, show, COLUMNS[show], listing, page, query, like)
 
 
+def request_index(services: Services, project_id: int) -> BulkRun:
+    """Queue a bulk run that embeds all tasks.
+
+    Raises:
+        NotFoundError: no such project.
+        ConflictError: there is no token for its Label Studio.
+    """
+    with services.store.read() as session:
+        require_api_access(project_rows.get(session, project_id), services.settings)
+    return bulk_runs.request(services.store, project_id, "asked for on the page", kind=BulkRunKind.INDEX)
+
+
 def read_thumbnail(services: Services, project_id: int, task_id: int) -> bytes:
     """The JPEG of a task's first picture.
 
@@ -184,7 +196,7 @@ def _search(services: Services, project: Project, query: str, like: int | None) 
         return Listing(
             Page([], 1, False, "page"),
             empty=f"{embedded:,} tasks can be found. A search looks at tasks that are new for at most 10 seconds; "
-            f"`lorabel index {project.id}` goes through all of them.",
+            "the button above begins a run that goes through all of them.",
         )
     with prediction_slot(services):
         if like is None:

@@ -50,7 +50,7 @@ def family_of(question_type: type[Input], modalities: frozenset[Modality]) -> ty
 
 
 def source_of(family: type[Family], settings: Settings) -> str:
-    """Return the base model of a family that is no pipeline: what MODEL_<FAMILY> names, or the family's default."""
+    """Return the base model of a family that is no pipeline: what MODEL_<FAMILY> names, else its default."""
     return settings.models.get(family.name, family.default_source)
 
 
