@@ -39,6 +39,7 @@ BY_V3 = (("circle", "circle", 60), ("square", "square", 50), ("star", "star", 20
 BY_HAND = 30
 EMPTIED = 3
 PICTURE_SIZE = (120, 90)
+COUNTRIES = ("DE", "FR", "PL")
 RULES = """# Agreed on with the annotators in October.
 [[exclusive]]
 name = "one shape"
@@ -305,7 +306,7 @@ def _annotations() -> list[Annotation]:
             project_id=1,
             id=number,
             task_id=1000 + number,
-            task_data={"image": picture(truth)},
+            task_data={"image": picture(truth), "country": COUNTRIES[number % 3]},
             result=result(truth),
             lead_time_s=15.0 if guess is None else 6.0,
             prediction_id=None if guess is None else number,
