@@ -43,8 +43,8 @@ drawn AS (
     FROM series
 )
 INSERT INTO annotation (
-    project_id, id, task_id, completed_by, task_data, result, lead_time_s, prediction_id, prediction_version, prediction_result,
-    is_accepted, updated_at, received_at, run_id, was_cancelled, ground_truth, is_deleted, tries, times_applied
+    project_id, id, task_id, completed_by, task_data, result, lead_time_s, prediction_id, prediction_version,
+    prediction_result, is_accepted, updated_at, received_at, run_id, was_cancelled, ground_truth, is_deleted, tries, times_applied
 )
 SELECT
     CASE WHEN n % 2 = 1 THEN 1 ELSE n / 2 % :projects + 1 END, n, CASE WHEN n % 100 = 1 THEN n + 2 ELSE n END,
@@ -131,15 +131,12 @@ def fill(store: Store, projects: int, versions: int, annotations: int) -> None:
 def _fill_first_project(store: Store, projects: int, newest_run: int) -> None:
     """What search, rules, acceptances and label errors have left, and events of a week."""
     rules.set_file(store, 1, RULES)
-    inputs = {
-        2 * n + 1: EmbedInput(contents=(Content(modality=Modality.TEXT, text=str(n)),)) for n in range(EMBEDDED)
-    }
+    texts = (Content(modality=Modality.TEXT, text=str(n)) for n in range(EMBEDDED))
+    inputs = {2 * n + 1: EmbedInput(contents=(content,)) for n, content in enumerate(texts)}
     drawn = np.random.default_rng(0).normal(size=(EMBEDDED, DIMENSIONS))
     unit = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype("<f2")
-    vectors = {
-        task_id: TaskVector("space", vector.tobytes()) for task_id, vector in zip(inputs, unit, strict=True)
-    }
-    task_embeddings.write(store, 1, inputs, vectors)
+    vectors = [TaskVector("space", vector.tobytes()) for vector in unit]
+    task_embeddings.write(store, 1, inputs, dict(zip(inputs, vectors, strict=True)))
     with store.write() as session:
         session.execute(insert(RuleEffect), [_effect(n) for n in range(AFFECTED)])
         session.execute(insert(Acceptance), [_acceptance(number) for number in range(1, ACCEPTANCES + 1)])

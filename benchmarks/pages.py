@@ -8,6 +8,7 @@ shows all but the explanation. `--queries` lists the statements of each page, to
 import re
 import statistics
 import tempfile
+import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -160,11 +161,15 @@ def measure(store: Store, client: FlaskClient, path: str) -> Measurement:
     queries: list[Query] = []
     began: list[float] = []
 
+    asking = threading.get_ident()
+
     def before(*_: Any) -> None:
-        began.append(time.perf_counter())
+        if threading.get_ident() == asking:  # what is counted in the background is no part of a page
+            began.append(time.perf_counter())
 
     def after(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        queries.append(Query(shortened(statement), time.perf_counter() - began.pop()))
+        if threading.get_ident() == asking:
+            queries.append(Query(shortened(statement), time.perf_counter() - began.pop()))
 
     event.listen(store.engine, "before_cursor_execute", before)
     event.listen(store.engine, "after_cursor_execute", after)
@@ -189,7 +194,7 @@ def shortened(statement: str) -> str:
 
 
 def print_queries(found: Mapping[str, Measurement]) -> None:
-    """Print the statements of all pages once, with a number; and for each page the numbers and how long each took."""
+    """Print each statement once with a number, and for each page the numbers and how long each took."""
     numbers: dict[str, int] = {}
     print()
     for name, measured in found.items():
