@@ -44,8 +44,8 @@ drawn AS (
 )
 INSERT INTO annotation (
     project_id, id, task_id, completed_by, task_data, result, lead_time_s, prediction_id, prediction_version,
-    prediction_result, is_accepted, updated_at, received_at, run_id, was_cancelled, ground_truth, is_deleted, tries,
-    times_applied
+    prediction_result, is_accepted, updated_at, received_at, run_id, was_cancelled, ground_truth, is_deleted,
+    tries, times_applied
 )
 SELECT
     CASE WHEN n % 2 = 1 THEN 1 ELSE n / 2 % :projects + 1 END, n, CASE WHEN n % 100 = 1 THEN n + 2 ELSE n END,
