@@ -1,4 +1,4 @@
-"""The second project of the demo of the pages: boxes around parts in scenes, which versions find better and better."""
+"""The second project of the pages' demo: boxes around parts in scenes, which versions find better and better."""
 
 import random
 from collections.abc import Sequence
