@@ -52,6 +52,7 @@ PAGES: Mapping[str, str] = MappingProxyType(
         "forget, a task": f"{P1}/forget?kind=task&id=1",
         "forget, an annotator": f"{P1}/forget?kind=annotator&id=1",
         "forget, the project": f"{P1}/forget?kind=project",
+        "forget, events": f"{P1}/forget/events?kind=annotator&id=1",
         "version": f"{P1}/versions/v40",
         "base models": f"{P1}/versions/v0",
         "side by side": f"{P1}/versions/v40/compare",

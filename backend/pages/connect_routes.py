@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request
 
 from backend.pages import connect
-from backend.pages.answers import UNPROCESSABLE, event_answer, see
+from backend.pages.answers import NO_CONTENT, UNPROCESSABLE, event_answer, see
 from backend.pages.connections import Connecting
 from backend.pages.label_configs import read_trial
 from backend.services import services
@@ -13,7 +13,6 @@ from lorabel.errors import LorabelError
 
 blueprint = Blueprint("connect", __name__)
 NAME = "<string(minlength=16, maxlength=64):name>"
-NO_CONTENT = 204
 Page = str | tuple[str, int]
 
 

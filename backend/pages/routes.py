@@ -27,7 +27,7 @@ from backend.pages import (
     tasks,
     version,
 )
-from backend.pages.answers import NUMBER, PROJECT, event_answer, see
+from backend.pages.answers import NO_CONTENT, NUMBER, PROJECT, event_answer, quiet_answer, see
 from backend.pages.connect import connect_link, is_connected
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
@@ -336,8 +336,17 @@ def forget_data(project_id: int) -> str | AnyResponse:
     """Say what would be deleted of a project, a task or an annotator; delete it."""
     if request.method == "GET":
         return render_template("forget.html", view=forget.read_forget(services(), project_id, request.args))
-    page = forget.forget(services(), project_id, request.form)
-    return see("pages.forget_data", project_id=project_id, kind=page.kind, id=page.id)
+    choice = forget.forget(services(), project_id, request.form)
+    return see("pages.forget_data", project_id=project_id, kind=choice.kind, id=choice.id)
+
+
+@blueprint.get(f"{PROJECT}/forget/events")
+def stream_forget_plan(project_id: int) -> Response:
+    """What would be deleted, as a server-sent event once it is known. With 204 the browser asks no more."""
+    if request.headers.get("Last-Event-ID"):
+        return Response(status=NO_CONTENT)
+    view = forget.read_forget(services(), project_id, request.args)
+    return quiet_answer() if view.is_looking else event_answer(render_template("forget_plan.html", view=view))
 
 
 @blueprint.get("/events")

@@ -70,6 +70,7 @@ NO_PAGES: Mapping[str, str] = MappingProxyType(
         "pages.show_thumbnail": "a picture on lists of tasks and on versions side by side",
         "pages.show_picture": "a picture on the page of a task",
         "pages.stream_events": "a part of the pages of runs",
+        "pages.stream_forget_plan": "a part of the page that forgets",
         "pages.connect.stream_findings": "a part of the page that connects",
         "pages.connect.show_connecting": "needs a Label Studio: tests/e2e/test_connect_in_browser.py",
     }
