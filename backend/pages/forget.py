@@ -102,7 +102,9 @@ def read_forget(services: Services, project_id: int, fields: Mapping[str, str]) 
         return ForgetPage(project_id, None, title, choice, None)
     if not choice.kind:
         return ForgetPage(project_id, project, title, choice, None)
-    plan = services.forget_plans.get(project_id, choice.subject, is_retraining=choice.is_retraining, wait_s=wait_s)
+    plan = services.forget_plans.get(
+        project_id, choice.subject, is_retraining=choice.is_retraining, wait_s=PLAN_WAIT_S
+    )
     return ForgetPage(project_id, project, title, choice, plan)
 
 

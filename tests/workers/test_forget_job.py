@@ -9,9 +9,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from backend.app import create_app
+from backend.pages import forget as forget_page
 from backend.services import EXTENSION
 from lorabel.errors import ForbiddenFormError
-from tests.backend.test_pages import get, text_of, token
+from tests.backend.test_pages import get, read_rows, text_of, token
 from tests.workers.events import PROJECT
 from tests.workers.kept_data import MARKER, OTHERS, TASK, fill, traces
 from tests.workers.test_forget import running_redis, services, settings
@@ -43,7 +44,7 @@ def client(services: Services, monkeypatch: pytest.MonkeyPatch, sealed: list[str
 @pytest.fixture(autouse=True)
 def wait_for_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages have the plan, however busy the machine is."""
-    monkeypatch.setattr(forget_page.read_forget, "__defaults__", (60.0,))
+    monkeypatch.setattr(forget_page, "PLAN_WAIT_S", 60.0)
 
 
 def test_a_task_is_forgotten_after_a_confirmation(
