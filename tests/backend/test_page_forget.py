@@ -1,4 +1,4 @@
-"""The page that forgets, while what would be deleted is still found out. tests/workers/test_forget_job.py deletes."""
+"""The page that forgets, while what would be deleted is found out; tests/workers/test_forget_job.py deletes."""
 
 from collections.abc import Iterator
 from threading import Event
