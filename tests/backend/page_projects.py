@@ -76,6 +76,7 @@ def write(store: Store) -> None:
                 state=RunState.RUNNING,
                 kind=BulkRunKind.INDEX,
                 reason="lorabel index",
+                only_unlabeled=False,
                 total=840,
                 done=312,
                 created_at=now() - timedelta(minutes=3),
