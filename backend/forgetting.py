@@ -31,6 +31,12 @@ class Plan:
         """Table -> how many of its rows would be deleted or changed."""
         return {table: count for table, count in sorted(self.forgotten.rows.items()) if count}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it is kept: only runs would be ended, which may be reading it."""
+        ended = {"training_run": self.forgotten.active_runs} if self.forgotten.active_runs else {}
+        return (not self.subject.is_project and self.rows == ended) or not self.rows
+
 
 def plan(settings: Settings, store: Store, project_id: int, subject: Subject, *, is_retraining: bool) -> Plan:
     """What would be deleted now. Of a large project it takes seconds.

@@ -79,7 +79,7 @@ class ForgetPage:
     @property
     def is_empty(self) -> bool:
         """Whether nothing of it is kept."""
-        return self.project is None or (self.plan is not None and not self.plan.rows)
+        return self.project is None or (self.plan is not None and self.plan.is_empty)
 
 
 def read_forget(services: Services, project_id: int, fields: Mapping[str, str]) -> ForgetPage:

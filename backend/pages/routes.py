@@ -175,7 +175,7 @@ def show_picture(project_id: int, task_id: int, number: int) -> Response:
 
 @blueprint.get(f"{PROJECT}/tasks/{NUMBER}task_id>/thumbnail")
 def show_thumbnail(project_id: int, task_id: int) -> Response:
-    """A small picture of a task; one that says that there is none, if it cannot be read."""
+    """A small picture of a task, or with `?large=1` one of middle size; one that says so if it cannot be read."""
     try:
         thumbnail, kept_s = tasks.read_thumbnail(services(), project_id, task_id), THUMBNAIL_S
     except UnreadableError as error:

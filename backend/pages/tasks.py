@@ -15,6 +15,7 @@ from backend.pages.formats import percent, score
 from backend.pages.paging import Page, read_page
 from backend.pages.project import MOST_ANSWERS, link_of
 from backend.pages.task_previews import Preview
+from backend.pages.thumbnails import LARGE_PX, SIDE_PX
 from backend.project_routes import read_number
 from backend.search_routes import MAX_QUERY_LENGTH
 from backend.services import Services, prediction_slot
@@ -156,7 +157,7 @@ def request_index(services: Services, project_id: int) -> BulkRun:
 
 
 def read_thumbnail(services: Services, project_id: int, task_id: int) -> bytes:
-    """The JPEG of a task's first picture.
+    """The JPEG of a task's first picture; the URL's `large` asks for a larger one.
 
     Raises:
         NotFoundError: no such project.
@@ -167,7 +168,8 @@ def read_thumbnail(services: Services, project_id: int, task_id: int) -> bytes:
     preview = services.previews.read(project, [task_id]).get(task_id, Preview())
     if preview.picture_url is None:
         raise UnreadableError(f"task {task_id} of project {project_id} shows no picture", is_permanent=False)
-    return services.thumbnails.get(project, preview.picture_url)
+    side_px = LARGE_PX if "large" in request.args else SIDE_PX
+    return services.thumbnails.get(project, preview.picture_url, side_px)
 
 
 def _read_show() -> Show:
@@ -263,8 +265,8 @@ def _contradicted(session: Session, project: Project) -> Listing:
         rows.append((task.task_id, (str(len(opinions)), "; ".join(opinions))))
     return Listing(
         _paged(rows),
-        f"{len(rows):,} tasks with annotations that do not say the same, among the tasks of the newest "
-        f"{MOST_ANSWERS:,} annotations.",
+        f"{len(rows):,} task{'' if len(rows) == 1 else 's'} with annotations that do not say the same, among the "
+        f"tasks of the newest {MOST_ANSWERS:,} annotations.",
         "No task has two annotations that differ, among the newest. Label Studio asks several annotators for a "
         "task if the project's setting *Annotations per task* is more than 1.",
     )

@@ -219,8 +219,10 @@ def write_reviews(store: Store) -> None:
         session.flush()
         for number in range(1, 7):
             measured = scores(1 - 0.5 * 2 ** -((number - 1) / 2), tasks=200)
-            row = version(number, number - 1, VersionState.RETIRED, 0.9, 0.8)
+            state = VersionState.LIVE if number == 6 else VersionState.RETIRED
+            row = version(number, number - 1, state, 0.9, 0.8)
             row.project_id, row.run_id = 2, None
+            row.created_at = row.promoted_at = now() - timedelta(days=7 - number)
             row.trained_on = list(range(40 * 2 ** (number - 1)))
             row.metrics = {**row.metrics, "candidate": {"shape": measured}}
             session.add(row)

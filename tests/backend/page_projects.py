@@ -42,7 +42,7 @@ BOX_CONFIG = (
 EXPLAINED_CONFIG = (
     '<View><Image name="image" value="$image"/><Text name="text" value="$text"/>'
     '<Choices name="topic" toName="image"><Choice value="pump"/><Choice value="valve"/></Choices>'
-    '<Rating name="stars" toName="text"/></View>'
+    '<Rating name="stars" toName="image"/></View>'
 )
 EXPLAINED_TASK = 1
 SENTENCES = (

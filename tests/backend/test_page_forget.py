@@ -84,6 +84,16 @@ def test_why_no_plan_can_be_made_is_raised_each_time(plans: ForgetPlans, maker: 
             get_plan(plans, 9, wait_s=30)
 
 
+def test_a_run_that_would_be_ended_is_nothing_of_the_task() -> None:
+    forgotten = Forgotten(active_runs=1)
+    forgotten.rows["training_run"] = 1
+    assert Plan(TASK, False, forgotten, [], "").is_empty
+    assert not Plan(Subject(), False, forgotten, [], "").is_empty, "a run of a project that goes"
+    forgotten.rows["training_run"] = 2
+    assert not Plan(TASK, False, forgotten, [], "").is_empty
+    assert Plan(Subject(), False, Forgotten(), [], "").is_empty
+
+
 def test_the_page_comes_at_once_and_the_plan_follows_as_an_event(
     client: FlaskClient, services: Services, maker: Maker, plans: ForgetPlans
 ) -> None:
