@@ -15,8 +15,8 @@ class FailureRecord(Record):
 
 
 class BulkRunRecord(Record):
-    """A bulk run. `kind`: `predictions`, `order`, `order_renewal`, `label_errors`, `acceptance` or
-    `acceptance_undo`. `done`, `skipped` and `failed` are numbers of tasks, of `total`. All tasks up to the id
+    """A bulk run. `kind`: `predictions`, `order`, `order_renewal`, `label_errors`, `acceptance`, `acceptance_undo`
+    or `index`. `done`, `skipped` and `failed` are numbers of tasks, of `total`. All tasks up to the id
     `cursor` are processed. `failures` has the first 100 failed tasks. `label_studio_s`: seconds that Label Studio
     took to answer. `strategy`: of an order."""
 

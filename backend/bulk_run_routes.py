@@ -1,7 +1,7 @@
 """REST routes of bulk runs.
 
 A bulk run predicts many tasks of a project and writes the predictions to Label Studio, or it orders the tasks that
-have no annotation, or it looks for annotations that are probably wrong.
+have no annotation, or it looks for annotations that are probably wrong, or it embeds all tasks for search.
 """
 
 from typing import Any
@@ -63,6 +63,15 @@ def find_label_errors(project_id: int) -> tuple[Answer, int]:
     return _json(run), 202
 
 
+@blueprint.post(f"{PROJECT}/index")
+def index(project_id: int) -> tuple[Answer, int]:
+    """Queue a bulk run that embeds all tasks. If one waits already, answer with that run."""
+    _require_api_access(project_id)
+    run = bulk_runs.request(services().store, project_id, "asked for over REST", kind=BulkRunKind.INDEX)
+    services().jobs.carry_out(run)
+    return _json(run), 202
+
+
 @blueprint.get(f"{PROJECT}/label-errors")
 def list_label_errors(project_id: int) -> Answer:
     """Show what the last run found, and the newest run. Nothing is computed."""
@@ -100,7 +109,7 @@ def cancel_bulk_run(project_id: int, run_id: int) -> Answer:
 
 
 def _require_api_access(project_id: int) -> None:
-    """Refuse a bulk run whose results could not be written to Label Studio.
+    """Refuse a bulk run that could not reach the project's tasks in Label Studio.
 
     Raises:
         NotFoundError: no such project.

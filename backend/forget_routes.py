@@ -54,9 +54,10 @@ def forget(project_id: int) -> dict[str, Any]:
     would be deleted."""
     body = http_bodies.parse(Forget, read_body() or b"{}")
     subject = Subject(body.task_id, body.annotator_id)
-    plan = forgetting.plan(services(), project_id, subject, is_retraining=body.retrain)
+    store, settings = services().store, services().settings
+    plan = forgetting.plan(settings, store, project_id, subject, is_retraining=body.retrain)
     if body.confirm:
-        forgetting.queue(services(), project_id, subject, is_retraining=body.retrain)
+        forgetting.queue(store, services().jobs, project_id, subject, is_retraining=body.retrain)
     record = ForgetRecord(
         rows=plan.rows,
         learned=[str(version) for version in plan.forgotten.learned],

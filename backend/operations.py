@@ -195,6 +195,14 @@ OPERATIONS = (
     ),
     Operation(
         "post",
+        f"{PROJECT}/index",
+        "Start a bulk run that embeds all tasks of a project, so that search finds each of them.",
+        bulk_run_responses.BulkRunRecord,
+        status=202,
+        errors=(404, 409),
+    ),
+    Operation(
+        "post",
         f"{PROJECT}/acceptances",
         "Find which predictions may be accepted unseen, and make them annotations of a user.",
         acceptance_routes.AcceptanceRecord,

@@ -8,10 +8,12 @@ from typing import cast
 
 from flask import current_app
 
+from backend import forgetting
 from backend.event_writer import EventWriter
 from backend.live_projects import LiveProjects
 from backend.metrics import Metrics
 from backend.pages.connections import Connections
+from backend.pages.forget_plans import ForgetPlans
 from backend.pages.project_counts import ProjectCounts
 from backend.pages.run_rows import ActiveRuns
 from backend.pages.task_previews import TaskPreviews
@@ -66,6 +68,7 @@ class Services:
     traffic: Traffic
     connections: Connections
     restarts: Restarts
+    forget_plans: ForgetPlans
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -98,11 +101,17 @@ class Services:
             Traffic(),
             Connections(settings, store, vitals.renew),
             Restarts(store),
+            ForgetPlans(
+                lambda project_id, subject, is_retraining: forgetting.plan(
+                    settings, store, project_id, subject, is_retraining=is_retraining
+                )
+            ),
         )
 
     def close(self) -> None:
         """Close all connections."""
         self.connections.close()
+        self.forget_plans.close()
         self.vitals.close()
         self.project_counts.close()
         self.thumbnails.close()

@@ -3,6 +3,7 @@
 POST /v1/predict    PredictRequest -> PredictResponse, one result per row in the same order; the body is described
                     in `lorabel.inference.request_body`
 POST /v1/preload    PreloadRequest: load adapters before the first prediction needs them
+POST /v1/families   FamiliesRequest -> FamiliesResponse: who would answer kinds of questions; loads nothing
 GET  /v1/models     ModelsResponse: device, families and adapters that are loaded
 GET  /health        200 while all threads of the engine run, else 500; /livez is the same without a password
 GET  /metrics       Prometheus text format
@@ -44,6 +45,8 @@ from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.http_auth import is_allowed, require_basic_auth
 from lorabel.inference.messages import (
+    FamiliesRequest,
+    FamiliesResponse,
     FamilyInfo,
     ModelsResponse,
     PredictRequest,
@@ -55,6 +58,7 @@ from lorabel.inference.messages import (
 from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from model_server.answering import answering_family
 from model_server.decoders import Decoders, decoder_count
 from model_server.engine import Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
@@ -171,6 +175,13 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
             adapter_folders.path(adapter)
             engine.family_pool.preload(adapter, preload_request.family)
         return jsonify(status="ok")
+
+    @app.post("/v1/families")
+    def families() -> Response:
+        asked = FamiliesRequest.model_validate_json(request.get_data())
+        sources = {loaded.family.name: loaded.family.source for loaded in engine.family_pool.loaded}
+        answers = [answering_family(question, settings, sources) for question in asked.questions]
+        return _json(FamiliesResponse(families=answers))
 
     @app.get("/v1/models")
     def models() -> Response:

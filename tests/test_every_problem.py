@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lorabel.errors import MissingTargetError, UnreadableError
+from lorabel.labeling.example_data import example_data
 from lorabel.labeling.image_regions import image_region
 from lorabel.labeling.label_config import RELATIONS_NAME
 from lorabel.labeling.regions import Region, textarea
@@ -48,6 +49,16 @@ def test_a_sample_becomes_an_input_of_the_declared_type_that_survives_serializat
     question = binding_of(problem, sample).model_input(sample.data)
     assert type(question) is problem.input_type
     assert problem.input_type.model_validate(question.model_dump()) == question
+
+
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_example_data_asks_the_same_kind_of_question_about_the_same_modalities(
+    problem: type[Problem], sample: Sample
+) -> None:
+    binding = binding_of(problem, sample)
+    example = binding.model_input(example_data(bind(sample.label_config).config))
+    question = binding.model_input(sample.data)
+    assert (type(example), example.modalities) == (type(question), question.modalities)
 
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)

@@ -1,15 +1,15 @@
 """A bulk run's turn on a worker: claimed, kept alive by a heartbeat, ended, and the next run queued.
 
-What a kind of run does is in a module of its own: `workers/preannotate.py`, `workers/order.py` and
-`workers/label_errors.py`.
+What a kind of run does is in a module of its own: `workers/preannotate.py`, `workers/order.py`,
+`workers/label_errors.py` and `workers/index_tasks.py`.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -43,8 +43,13 @@ PAGE_TIMEOUT_S = 300.0
 TURN_S = 20.0
 MOST_FAILURES_NAMED = 100
 LONGEST_PAUSE_S = 30.0
+INCOMPLETE_PAGE_PAUSE_S = 1.0
 # Refusals that stay the same however often we ask.
 FINAL_REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
+
+
+class IncompletePageError(ModelServerError):
+    """The model server did not get to every task of a page."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,52 @@ class ConnectedContext(BulkRunContext):
     pace: Pace
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: the columns of its row.
+
+    Args:
+        cursor: id of the last task that is done; 0 before the first task.
+        total: tasks of the run, or None before the first page is read.
+        skipped: tasks for which all was done already.
+        failures: what `failure` returns, for the first MOST_FAILURES_NAMED failed tasks.
+    """
+
+    cursor: int
+    total: int | None
+    done: int
+    skipped: int
+    failed: int
+    failures: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, row: BulkRun) -> Self:
+        return cls(row.cursor, row.total, row.done, row.skipped, row.failed, row.failures)
+
+    def after_page(
+        self, last_id: int, left: int, tasks: int, done: int, failures: Sequence[dict[str, Any]]
+    ) -> Self:
+        """The progress after a page; what was neither done nor failed was skipped.
+
+        Args:
+            last_id: the largest task id of the page.
+            left: number of tasks from this page to the end of the run.
+            tasks: number of tasks of the page.
+            done: number of those of which something was written.
+            failures: of the others.
+        """
+        counted = self.done + self.skipped + self.failed
+        return replace(
+            self,
+            cursor=last_id,
+            total=counted + left,
+            done=self.done + done,
+            skipped=self.skipped + tasks - done - len(failures),
+            failed=self.failed + len(failures),
+            failures=[*self.failures, *failures][:MOST_FAILURES_NAMED],
+        )
+
+
 def carry_out(run_id: int, work: Callable[[BulkRunContext], None]) -> None:
     """Claim a bulk run and do its work. Any error is kept in the run's row and never reaches the queue."""
     services = Services.current()
@@ -160,7 +211,10 @@ def is_transient(error: Exception) -> bool:
 
 
 def pause_s(error: Exception, failures: int) -> float:
-    """Seconds before the next attempt; they double with each failure."""
+    """Seconds before the next attempt. They double with each failure, but after an incomplete page they stay few:
+    the model server works, but slowly."""
+    if isinstance(error, IncompletePageError):
+        return INCOMPLETE_PAGE_PAUSE_S
     return min(2.0**failures, LONGEST_PAUSE_S)
 
 

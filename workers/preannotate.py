@@ -14,15 +14,14 @@ Predictions by older heads and earlier rules do not pile up: those that nobody n
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 from lorabel.database import bulk_runs, leases, rule_effects
-from lorabel.database.tables import BulkRun, RunState, now
+from lorabel.database.tables import RunState, now
 from lorabel.database.versions import is_current, with_rules_of, without_heads
-from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.begun import is_begun_since, results_of_tasks
 from lorabel.inference.prediction import ProjectModel
@@ -33,8 +32,9 @@ from lorabel.labeling.regions import Region
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve
 from workers.bulk_runs import (
-    MOST_FAILURES_NAMED,
     ConnectedContext,
+    IncompletePageError,
+    Progress,
     carry_out_connected,
     failure,
     is_transient,
@@ -47,39 +47,11 @@ log = logging.getLogger(__name__)
 # So long a task may be open with a prediction that is no longer the newest.
 OPEN_S = 3600.0
 EMBEDDINGS_TIMEOUT_S = 10.0
-INCOMPLETE_PAGE_PAUSE_S = 1.0
-
-
-class IncompletePageError(ModelServerError):
-    """The model server did not get to every task of a page."""
 
 
 def preannotate(run_id: int) -> None:
     """The RQ job: predict the run's tasks and write the predictions to Label Studio."""
     carry_out_connected(run_id, _predict_pages)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: the columns of its row.
-
-    Args:
-        cursor: id of the last task that is done; 0 before the first task.
-        total: tasks of the run, or None before the first page is read.
-        skipped: tasks that had a prediction of this version already.
-        failures: what `failure` returns, for the first MOST_FAILURES_NAMED failed tasks.
-    """
-
-    cursor: int
-    total: int | None
-    done: int
-    skipped: int
-    failed: int
-    failures: list[dict[str, Any]]
-
-    @classmethod
-    def of(cls, row: BulkRun) -> Self:
-        return cls(row.cursor, row.total, row.done, row.skipped, row.failed, row.failures)
 
 
 @dataclass(frozen=True)
@@ -159,12 +131,7 @@ def _predict_page(context: ConnectedContext, progress: Progress) -> Progress | N
         return _progress_after(progress, page, outcome)
 
     name = f"a page of bulk run {context.run.id}"
-    return try_again(attempt, name, is_transient, _pause_s, count_done=lambda: len(outcome.written_ids))
-
-
-def _pause_s(error: Exception, failures: int) -> float:
-    """After an incomplete page it stays short: the model server works, but slowly."""
-    return INCOMPLETE_PAGE_PAUSE_S if isinstance(error, IncompletePageError) else pause_s(error, failures)
+    return try_again(attempt, name, is_transient, pause_s, count_done=lambda: len(outcome.written_ids))
 
 
 def _read_page(context: ConnectedContext, cursor: int) -> Page | None:
@@ -339,13 +306,4 @@ def _progress_after(progress: Progress, page: Page, outcome: Outcome) -> Progres
     failures = [failure(task_id, unreadable[task_id].reason) for task_id in sorted(unreadable)]
     failures += [failure(task_id, "the project has no such task") for task_id in page.missing_ids]
     done = len(outcome.written_ids - unreadable.keys())
-    counted = progress.done + progress.skipped + progress.failed
-    return replace(
-        progress,
-        cursor=page.last_id,
-        total=counted + page.total,
-        done=progress.done + done,
-        skipped=progress.skipped + len(page.tasks) + len(page.missing_ids) - done - len(failures),
-        failed=progress.failed + len(failures),
-        failures=[*progress.failures, *failures][:MOST_FAILURES_NAMED],
-    )
+    return progress.after_page(page.last_id, page.total, len(page.tasks) + len(page.missing_ids), done, failures)

@@ -15,6 +15,8 @@ RETRY_MS = 2000
 EVENTS_TYPE = "text/event-stream"
 # Of an answer that shows the form again, with what is wrong in it.
 UNPROCESSABLE = 422
+# After this a browser asks for no more events.
+NO_CONTENT = 204
 
 
 def event_answer(html: str) -> Response:
@@ -28,6 +30,11 @@ def event_answer(html: str) -> Response:
         lines = "".join(f"data: {line}\n" for line in html.splitlines())
         event += f"id: {number}\n{lines}"
     return Response(f"{event}\n", content_type=EVENTS_TYPE)
+
+
+def quiet_answer() -> Response:
+    """No event yet; the browser asks again after RETRY_MS."""
+    return Response(f"retry: {RETRY_MS}\n\n", content_type=EVENTS_TYPE)
 
 
 def see(endpoint: str, **values: Any) -> AnyResponse:

@@ -1,11 +1,12 @@
-"""The page of a cell of the confusion matrix: its tasks, each of which opens in Label Studio."""
+"""The page of a cell of the confusion matrix: its tasks with small pictures; each opens in Label Studio."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask import request
 
+from backend.pages.paging import Page, read_page
 from backend.pages.project import MOST_ANSWERS
+from backend.pages.task_previews import Preview
 from backend.services import Services
 from lorabel.database import newest_answers
 from lorabel.database import projects as project_rows
@@ -14,19 +15,26 @@ from lorabel.errors import BadRequestError
 from lorabel.evaluation.agreement import confusion
 from lorabel.label_studio.access import label_studio_access, task_link
 
-MOST_CELL_TASKS = 200
+
+@dataclass(frozen=True)
+class CellTask:
+    """A task of the cell. `link`: to it in Label Studio."""
+
+    task_id: int
+    link: str | None
+    preview: Preview
 
 
 @dataclass(frozen=True)
 class CellPage:
-    """The tasks of a cell of the confusion matrix. `tasks`: id and address in Label Studio."""
+    """The tasks of a cell of the confusion matrix. `count`: of all pages."""
 
     project: Project
     title: str | None
     tag: str
     annotated: str
     predicted: str
-    tasks: Sequence[tuple[int, str | None]]
+    tasks: Page[CellTask]
     count: int
     looked_at: int
 
@@ -36,7 +44,7 @@ def read_cell(services: Services, project_id: int) -> CellPage:
 
     Raises:
         NotFoundError: no such project.
-        BadRequestError: one of the three is missing.
+        BadRequestError: one of the three is missing, or `page` is no number.
     """
     names = [request.args.get(name) for name in ("tag", "annotated", "predicted")]
     if not all(names):
@@ -50,14 +58,19 @@ def read_cell(services: Services, project_id: int) -> CellPage:
     task_ids = confusion(shown, tag, len(shown)).task_ids.get((annotated, predicted), ())
     access = label_studio_access(project, services.settings)
     url = None if access is None else access.public_url or access.url
-    tasks = [(task_id, None if url is None else task_link(project, url, task_id)) for task_id in task_ids]
+    page = read_page("page", lambda offset, limit: task_ids[offset : offset + limit])
+    previews = services.previews.read(project, page.rows)
+    tasks = [
+        CellTask(task_id, url and task_link(project, url, task_id), previews.get(task_id, Preview()))
+        for task_id in page.rows
+    ]
     return CellPage(
         project,
         services.vitals.title(project_id),
         tag,
         annotated,
         predicted,
-        tasks[:MOST_CELL_TASKS],
-        len(tasks),
+        Page(tasks, page.number, page.has_more, page.name),
+        len(task_ids),
         len(answers),
     )

@@ -6,6 +6,7 @@ Coordinates are in units of the SVG's view box, the origin at the top left.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 460.0, 210.0
@@ -15,6 +16,8 @@ MOST_X_TICKS = 6
 TICK_WIDTH = 32.0
 Y_STEPS = 4
 SMALLEST_SHARES = 0.1
+# Of the texts in a chart, about; and at how many places a line is looked at.
+LETTER_WIDTH, LINE_HEIGHT, SAMPLES = 6.4, 17.0, 24
 # The ticks of axes that go from 0 to 1.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -53,6 +56,14 @@ class Fitted(NamedTuple):
     high: float
 
 
+class Place(NamedTuple):
+    """Where a text stands: its end if `anchor` is `end`, else its beginning."""
+
+    x: float
+    y: float
+    anchor: str
+
+
 class Dot(NamedTuple):
     """A drawn point; `top` and `bottom` are the ends of its interval."""
 
@@ -71,6 +82,7 @@ class LineChart:
     Attributes:
         path: the `d` of the line.
         base: the level that the line is compared with, and its text; None if there is none.
+        base_place: where that text stands.
         curve, band: the `d` of a fitted curve and of its band; empty if there is none.
     """
 
@@ -81,6 +93,7 @@ class LineChart:
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
     base: Tick | None
+    base_place: Place | None = None
     curve: str = ""
     band: str = ""
     width: float = WIDTH
@@ -138,6 +151,7 @@ def line_chart(
     y_ticks = [
         Tick(y_of(y), f"{100 * y:.0f} %" if is_share else f"{y:.{digits}f}") for y in _y_ticks(low, high, step)
     ]
+    level = None if base is None else Tick(y_of(base[0]), base[1])
     return LineChart(
         title,
         x_label,
@@ -145,10 +159,43 @@ def line_chart(
         dots,
         _apart([Tick(x_of(x), f"{100 * x:.0f} %" if is_x_share else f"{x:,.0f}") for x in _x_ticks(x_values)]),
         y_ticks,
-        None if base is None else Tick(y_of(base[0]), base[1]),
+        level,
+        None if level is None else _base_place(level, dots),
         _path([(x_of(place.x), y_of(place.y)) for place in fitted]),
         _band([(x_of(place.x), y_of(place.low), y_of(place.high)) for place in fitted]),
     )
+
+
+def _base_place(base: Tick, dots: Sequence[Dot]) -> Place:
+    """Where the level's text lies over as little of the line and the intervals as possible."""
+    width = LETTER_WIDTH * len(base.text)
+    drawn = _drawn(dots)
+    best, fewest = Place(WIDTH - RIGHT, base.at - 5, "end"), float("inf")
+    for is_above in (True, False):
+        top = base.at - LINE_HEIGHT if is_above else base.at
+        if top < 0 or top + LINE_HEIGHT > HEIGHT - BOTTOM:
+            continue
+        for anchor, left in (("end", WIDTH - RIGHT - width), ("start", LEFT)):
+            covered = sum(left <= x <= left + width and top <= y <= top + LINE_HEIGHT for x, y in drawn)
+            if covered < fewest:
+                x = left + width if anchor == "end" else left
+                best, fewest = Place(x, base.at - 5 if is_above else base.at + 14, anchor), covered
+    return best
+
+
+def _drawn(dots: Sequence[Dot]) -> list[tuple[float, float]]:
+    """Places of the line and of the intervals, close enough together that no text fits between."""
+    places = [(dot.x, dot.y) for dot in dots]
+    on_line = [dot for dot in dots if not dot.is_hollow]
+    for first, last in pairwise(on_line):
+        places += [
+            (first.x + (last.x - first.x) * part / SAMPLES, first.y + (last.y - first.y) * part / SAMPLES)
+            for part in range(1, SAMPLES)
+        ]
+    for dot in dots:
+        if dot.top is not None and dot.bottom is not None:
+            places += [(dot.x, dot.top + (dot.bottom - dot.top) * part / SAMPLES) for part in range(SAMPLES + 1)]
+    return places
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from backend.pages.drawings import Drawing, draw
 from backend.pages.paging import Page, read_page
-from backend.pages.task_previews import Preview, picture_tag
+from backend.pages.task_previews import Preview, labels_of, picture_tag
 from backend.services import Services
 from lorabel.database import newest_answers, task_outcomes, version_comparisons, versions
 from lorabel.database import projects as project_rows
@@ -142,10 +142,11 @@ def _drawings(
         newest_answers.results_of(session, project.id, ids),
         *(task_outcomes.results(session, project.id, side, tag, ids) for side in comparison.sides),
     ]
-    shown = picture_tag(project)
+    shown, labels = picture_tag(project), labels_of(project, tag)
     return {
         task_id: [
-            None if (result := source.get(task_id)) is None else draw(result, tag, shown) for source in sources
+            None if (result := source.get(task_id)) is None else draw(result, tag, shown, labels)
+            for source in sources
         ]
         for task_id in ids
     }

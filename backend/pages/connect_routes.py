@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request
 
 from backend.pages import connect
-from backend.pages.answers import UNPROCESSABLE, event_answer, see
+from backend.pages.answers import NO_CONTENT, UNPROCESSABLE, event_answer, see
 from backend.pages.connections import Connecting
 from backend.pages.label_configs import read_trial
 from backend.services import services
@@ -13,7 +13,6 @@ from lorabel.errors import LorabelError
 
 blueprint = Blueprint("connect", __name__)
 NAME = "<string(minlength=16, maxlength=64):name>"
-NO_CONTENT = 204
 Page = str | tuple[str, int]
 
 
@@ -56,7 +55,7 @@ def stream_findings(name: str) -> Response:
 @blueprint.route("/label-config", methods=["GET", "POST"])
 def try_label_config() -> Page:
     """Show what would be served of a label config."""
-    return render_template("label_config.html", view=read_trial())
+    return render_template("label_config.html", view=read_trial(services()))
 
 
 def _connecting_page(connecting: Connecting, fault: str = "") -> str:

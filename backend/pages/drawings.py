@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from lorabel.labeling.named_labels import named_labels
@@ -13,6 +13,8 @@ LONGEST_WORDS = 120
 # Where a region does not say how large its picture is, only rotated shapes are drawn a little wrong.
 UNKNOWN_SIDE = 100.0
 POINT_SHARE = 0.015
+# The style sheet has so many colours for labels; the next label has the first again.
+COLOURS = 8
 
 
 @dataclass(frozen=True)
@@ -22,26 +24,40 @@ class Shape:
     Attributes:
         element: `rect`, `ellipse` or `polygon`.
         attributes: of the element; numbers in pixels of the picture.
+        colour: number of its label's colour; None if the label is not known.
     """
 
     element: str
     attributes: Mapping[str, str]
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a result says. `width` and `height`: of the picture that the shapes are in, in pixels."""
+    """What a result says.
+
+    Attributes:
+        width, height: of the picture that the shapes are in, in pixels.
+        colours: of each of the words, the number of its label's colour; None if nothing is drawn in it.
+    """
 
     width: float
     height: float
     shapes: Sequence[Shape]
     words: Sequence[str]
+    colours: Sequence[int | None]
+
+    @property
+    def said(self) -> Sequence[tuple[str, int | None]]:
+        """The words, each with its colour."""
+        return list(zip(self.words, self.colours, strict=True))
 
 
-def draw(result: Sequence[Any], from_name: str, picture_tag: str | None) -> Drawing:
+def draw(result: Sequence[Any], from_name: str, picture_tag: str | None, labels: Sequence[str] = ()) -> Drawing:
     """Draw the regions of a control tag, as decoded from JSON. What is no region is skipped.
 
     Args:
+        labels: of the control tag; the place of a label among them decides its colour.
         picture_tag: name of the object tag whose picture is shown; regions of others, and of another picture than
             the first, are said in words alone. None if there is no picture.
     """
@@ -57,9 +73,18 @@ def draw(result: Sequence[Any], from_name: str, picture_tag: str | None) -> Draw
         (size for region in drawn if (size := _size(region)) is not None), (UNKNOWN_SIDE, UNKNOWN_SIDE)
     )
     shapes = [
-        shape for region in drawn[:MOST_SHAPES] if (shape := _shape(region["value"], width, height)) is not None
+        replace(shape, colour=_colour(region, labels))
+        for region in drawn[:MOST_SHAPES]
+        if (shape := _shape(region["value"], width, height)) is not None
     ]
-    return Drawing(width, height, shapes, _words(regions))
+    words, colours = _words(regions, labels if shapes else ())
+    return Drawing(width, height, shapes, words, colours)
+
+
+def _colour(region: Mapping[str, Any], labels: Sequence[str]) -> int | None:
+    """Number of the colour of a region's first label."""
+    names = set().union(*named_labels([region]).values())
+    return next((place % COLOURS for place, label in enumerate(labels) if label in names), None)
 
 
 def _size(region: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -120,16 +145,20 @@ def _is_number(value: Any) -> TypeGuard[float]:
         return False
 
 
-def _words(regions: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the regions say, the same words once with how often: `3 × blue square`."""
+def _words(regions: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> tuple[list[str], list[int | None]]:
+    """What the regions say, the same words once with how often: `3 × blue square`; and the colours of these."""
     counts: dict[str, int] = {}
+    colours: dict[str, int | None] = {}
     for region in regions:
         for words in _said(region):
             short = words if len(words) <= LONGEST_WORDS else f"{words[: LONGEST_WORDS - 1]}…"
             counts[short] = counts.get(short, 0) + 1
+            colours.setdefault(short, _colour(region, labels))
     listed = [words if count == 1 else f"{count} × {words}" for words, count in counts.items()]
     more = len(listed) - MOST_WORDS
-    return listed if more <= 0 else [*listed[:MOST_WORDS], f"and {more} more"]
+    if more <= 0:
+        return listed, list(colours.values())
+    return [*listed[:MOST_WORDS], f"and {more} more"], [*list(colours.values())[:MOST_WORDS], None]
 
 
 def _said(region: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,38 @@ from lorabel.errors import BadRequestError, NotFoundError
 
 WHOLE = "project"
 KINDS = {"task": "A task", "annotator": "What an annotator did", WHOLE: "The whole project"}
+# A page waits so long for the plan; after that it comes as an event.
+PLAN_WAIT_S = 0.2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be deleted. `kind`: `task`, `annotator` or `project`; empty before one was chosen. `id`: of the
+    task or the annotator, as typed."""
+
+    kind: str
+    id: str
+    is_retraining: bool
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> "Choice":
+        """Read the fields `kind`, `id` and `retrain` of a form."""
+        kind = fields.get("kind", "")
+        return cls(kind, fields.get("id", "").strip(), bool(fields.get("retrain")) and kind != WHOLE)
+
+    @property
+    def subject(self) -> Subject:
+        """Whose rows these are. Raises BadRequestError if the kind is none, or the id no number."""
+        if self.kind == WHOLE:
+            return Subject()
+        if self.kind not in KINDS:
+            raise BadRequestError(f"kind={self.kind[:20]!r} is none of {', '.join(KINDS)}")
+        is_number = self.id.isascii() and self.id.isdigit() and len(self.id) <= len(str(LARGEST_BIG_ID))
+        if not is_number or not 1 <= int(self.id) <= LARGEST_BIG_ID:
+            raise BadRequestError(
+                f"{self.id[:20]!r} is no id of {'a task' if self.kind == 'task' else 'an annotator'}"
+            )
+        return Subject(task_id=int(self.id)) if self.kind == "task" else Subject(annotator_id=int(self.id))
 
 
 @dataclass(frozen=True)
@@ -22,71 +54,72 @@ class ForgetPage:
 
     Attributes:
         project: None if it was deleted.
-        kind: `task`, `annotator` or `project`; empty before one was chosen.
-        id: of the task or the annotator, as typed.
-        plan: what would be deleted; None before something was chosen, and of a project that was deleted.
+        plan: what would be deleted; None before something was chosen, while it is found out, and of a project that
+            was deleted.
     """
 
     project_id: int
     project: Project | None
     title: str | None
-    kind: str
-    id: str
-    is_retraining: bool
+    choice: Choice
     plan: Plan | None
 
     @property
     def name(self) -> str:
         """What is to be deleted, in words."""
-        return f"project {self.project_id}" if self.kind == WHOLE else f"{self.kind} {self.id}"
+        return (
+            f"project {self.project_id}" if self.choice.kind == WHOLE else f"{self.choice.kind} {self.choice.id}"
+        )
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether it is still found out what would be deleted."""
+        return bool(self.choice.kind) and self.project is not None and self.plan is None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing of it is kept."""
-        return self.project is None or (self.plan is not None and not self.plan.rows)
+        return self.project is None or (self.plan is not None and self.plan.is_empty)
 
 
 def read_forget(services: Services, project_id: int, fields: Mapping[str, str]) -> ForgetPage:
     """Read what would be deleted.
 
     Args:
-        fields: `kind`, `id` and `retrain` of the form.
+        fields: of the form, see `Choice`.
 
     Raises:
         BadRequestError: the id is no number.
         NotFoundError: no such project, unless the page is about a whole one, which may be deleted by now.
     """
-    kind, id_ = fields.get("kind", ""), fields.get("id", "").strip()
-    is_retraining = bool(fields.get("retrain")) and kind != WHOLE
-    title = services.vitals.title(project_id)
+    choice, title = Choice.of(fields), services.vitals.title(project_id)
     try:
         with services.store.read() as session:
             project = project_rows.get(session, project_id)
     except NotFoundError:
-        if kind != WHOLE:
+        if choice.kind != WHOLE:
             raise
-        return ForgetPage(project_id, None, title, kind, id_, is_retraining, None)
-    if not kind:
-        return ForgetPage(project_id, project, title, "", "", is_retraining, None)
-    plan = forgetting.plan(services, project_id, _subject(kind, id_), is_retraining=is_retraining)
-    return ForgetPage(project_id, project, title, kind, id_, is_retraining, plan)
+        return ForgetPage(project_id, None, title, choice, None)
+    if not choice.kind:
+        return ForgetPage(project_id, project, title, choice, None)
+    plan = services.forget_plans.get(
+        project_id, choice.subject, is_retraining=choice.is_retraining, wait_s=PLAN_WAIT_S
+    )
+    return ForgetPage(project_id, project, title, choice, plan)
 
 
-def forget(services: Services, project_id: int, fields: Mapping[str, str]) -> ForgetPage:
-    """Queue the job that deletes it, and return what it was. Raises as `read_forget`, and ConflictError."""
-    page = read_forget(services, project_id, fields)
-    if page.plan is None:
+def forget(services: Services, project_id: int, fields: Mapping[str, str]) -> Choice:
+    """Queue the job that deletes it, and return what it was.
+
+    Raises:
+        BadRequestError: nothing was chosen, or the id is no number.
+        NotFoundError: no such project.
+        ConflictError: Redis cannot be reached.
+    """
+    choice = Choice.of(fields)
+    if not choice.kind:
         raise BadRequestError("choose what is to be deleted first")
-    forgetting.queue(services, project_id, page.plan.subject, is_retraining=page.is_retraining)
-    return page
-
-
-def _subject(kind: str, id_: str) -> Subject:
-    if kind == WHOLE:
-        return Subject()
-    if kind not in KINDS:
-        raise BadRequestError(f"kind={kind[:20]!r} is none of {', '.join(KINDS)}")
-    is_number = id_.isascii() and id_.isdigit() and len(id_) <= len(str(LARGEST_BIG_ID))
-    if not is_number or not 1 <= int(id_) <= LARGEST_BIG_ID:
-        raise BadRequestError(f"{id_[:20]!r} is no id of {'a task' if kind == 'task' else 'an annotator'}")
-    return Subject(task_id=int(id_)) if kind == "task" else Subject(annotator_id=int(id_))
+    with services.store.read() as session:
+        project_rows.get(session, project_id)
+    forgetting.queue(services.store, services.jobs, project_id, choice.subject, is_retraining=choice.is_retraining)
+    return choice

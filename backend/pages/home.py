@@ -1,5 +1,6 @@
 """The page of all projects: what is live, how good it is, what goes on, and what is wrong."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 SPARK_VERSIONS = 12
 DAY = timedelta(days=1)
 FIRST_WAIT_S = 1.0
+# A check of a project, as the doctor names it; of so many projects with the same fault the ids are listed.
+PROJECT_CHECK = re.compile(r"project (?P<id>\d+): (?P<part>.+)")
+MOST_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ class ProjectRow:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What the doctor finds wrong, once for all parts or projects of which it finds the same."""
+
+    name: str
+    finding: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Home:
     """What the page shows. `faults` and `parts` are None while they are not known yet. `traffic` is of one of
     `processes` of the backend."""
@@ -63,6 +76,35 @@ class Home:
     parts: Taken[Parts] | None
     traffic: LastHour
     processes: int
+
+    @property
+    def wrong(self) -> int:
+        """How many checks have found something wrong."""
+        return 0 if self.faults is None else sum(not check.is_ok for check in self.faults.value)
+
+    @property
+    def grouped_faults(self) -> list[Fault]:
+        """What is wrong, in the order of the checks."""
+        return group_faults([] if self.faults is None else self.faults.value)
+
+
+def group_faults(checks: "Sequence[Check]") -> list[Fault]:
+    """Put checks together that find the same wrong: `project 1: training`, `project 2: training` ->
+    `projects 1, 2: training`."""
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for check in checks:
+        if not check.is_ok:
+            match = PROJECT_CHECK.fullmatch(check.name)
+            part = match["part"] if match else check.name
+            names.setdefault((part, check.finding, check.remedy), []).append(match["id"] if match else "")
+    return [Fault(_name(part, ids), finding, remedy) for (part, finding, remedy), ids in names.items()]
+
+
+def _name(part: str, ids: Sequence[str]) -> str:
+    if not any(ids):
+        return part
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return f"project{'s' if len(ids) > 1 else ''} {', '.join(ids[:MOST_NAMED])}{more}: {part}"
 
 
 def read_home(services: Services) -> Home:

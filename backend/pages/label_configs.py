@@ -5,8 +5,17 @@ from dataclasses import dataclass
 
 from flask import request
 
-from lorabel.errors import LorabelError, cut
+from backend.services import Services
+from lorabel.contracts import Input
+from lorabel.errors import LorabelError, ModelServerError, UnreadableError, cut
+from lorabel.inference.messages import AnsweringFamily, FamilyQuestion
+from lorabel.labeling.example_data import example_data
+from lorabel.labeling.label_config import ObjectTag
+from lorabel.labeling.task_content import MODALITIES
+from lorabel.problems.base import Problem, TaskData
 from lorabel.problems.binding import bind
+from lorabel.problems.task_questions import build_input
+from lorabel.settings import Settings
 
 LONGEST_CONFIG = 500_000
 EXAMPLE = """<View>
@@ -59,21 +68,55 @@ class Served:
 
 @dataclass(frozen=True)
 class Trial:
-    """A label config that was typed, and what would be served of it; None before one was."""
+    """A label config that was typed, and what would be served of it; None before one was.
+
+    Attributes:
+        families: who would answer each of the tags that are served; empty if that is not known.
+        families_fault: why it is not known.
+    """
 
     label_config: str
     served: Served | None
+    families: Sequence[AnsweringFamily] = ()
+    families_fault: str = ""
 
 
-def read_trial() -> Trial:
-    """Read what was typed."""
+def read_trial(services: Services) -> Trial:
+    """Read what was typed, and ask the model server who would answer."""
     if request.method == "GET":
         return Trial(EXAMPLE, None)
     label_config = request.form.get("label_config", "")
     if len(label_config) > LONGEST_CONFIG:
         fault = f"the label config has {len(label_config)} characters, expected at most {LONGEST_CONFIG}"
         return Trial(label_config[:LONGEST_CONFIG], Served(fault=fault))
-    return Trial(label_config, read_served(label_config))
+    served = read_served(label_config)
+    if not served.tags:
+        return Trial(label_config, served)
+    try:
+        families = services.model_client.families(read_questions(label_config, services.settings))
+    except ModelServerError as error:
+        return Trial(label_config, served, families_fault=str(error))
+    return Trial(label_config, served, families)
+
+
+def read_questions(label_config: str, settings: Settings) -> list[FamilyQuestion]:
+    """The kind of question of each tag that is served, in their order. Raises LabelConfigError."""
+    bound = bind(label_config)
+    controls = {control.name: control for control in bound.config.controls}
+    data = example_data(bound.config)
+    return [_question(binding, controls[binding.from_name].objects, data, settings) for binding in bound.bindings]
+
+
+def _question(
+    binding: Problem, objects: Sequence[ObjectTag], data: TaskData, settings: Settings
+) -> FamilyQuestion:
+    try:
+        question: Input = build_input(binding, data, settings)
+    except UnreadableError:
+        # The example lacks something that the label config demands; what is read is known all the same.
+        modalities = {MODALITIES[tag.tag] for tag in objects if tag.tag in MODALITIES}
+        return FamilyQuestion(kind=binding.input_type.kind, modalities=sorted(modalities))
+    return FamilyQuestion(kind=question.kind, modalities=sorted(question.modalities))
 
 
 def read_served(label_config: str) -> Served:

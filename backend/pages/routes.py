@@ -27,7 +27,7 @@ from backend.pages import (
     tasks,
     version,
 )
-from backend.pages.answers import NUMBER, PROJECT, event_answer, see
+from backend.pages.answers import NO_CONTENT, NUMBER, PROJECT, event_answer, quiet_answer, see
 from backend.pages.connect import connect_link, is_connected
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
@@ -175,7 +175,7 @@ def show_picture(project_id: int, task_id: int, number: int) -> Response:
 
 @blueprint.get(f"{PROJECT}/tasks/{NUMBER}task_id>/thumbnail")
 def show_thumbnail(project_id: int, task_id: int) -> Response:
-    """A small picture of a task; one that says that there is none, if it cannot be read."""
+    """A small picture of a task, or with `?large=1` one of middle size; one that says so if it cannot be read."""
     try:
         thumbnail, kept_s = tasks.read_thumbnail(services(), project_id, task_id), THUMBNAIL_S
     except UnreadableError as error:
@@ -191,6 +191,15 @@ def show_thumbnail(project_id: int, task_id: int) -> Response:
 def find_label_errors(project_id: int) -> AnyResponse:
     """Queue a bulk run that looks for label errors."""
     run = bulk_runs.request(services().store, project_id, "asked for on the page", kind=BulkRunKind.LABEL_ERRORS)
+    services().jobs.carry_out(run)
+    services().active_runs.forget()
+    return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+
+
+@blueprint.post(f"{PROJECT}/index")
+def index_tasks(project_id: int) -> AnyResponse:
+    """Queue a bulk run that embeds all tasks, so that search finds each of them."""
+    run = tasks.request_index(services(), project_id)
     services().jobs.carry_out(run)
     services().active_runs.forget()
     return see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
@@ -327,8 +336,17 @@ def forget_data(project_id: int) -> str | AnyResponse:
     """Say what would be deleted of a project, a task or an annotator; delete it."""
     if request.method == "GET":
         return render_template("forget.html", view=forget.read_forget(services(), project_id, request.args))
-    page = forget.forget(services(), project_id, request.form)
-    return see("pages.forget_data", project_id=project_id, kind=page.kind, id=page.id)
+    choice = forget.forget(services(), project_id, request.form)
+    return see("pages.forget_data", project_id=project_id, kind=choice.kind, id=choice.id)
+
+
+@blueprint.get(f"{PROJECT}/forget/events")
+def stream_forget_plan(project_id: int) -> Response:
+    """What would be deleted, as a server-sent event once it is known. With 204 the browser asks no more."""
+    if request.headers.get("Last-Event-ID"):
+        return Response(status=NO_CONTENT)
+    view = forget.read_forget(services(), project_id, request.args)
+    return quiet_answer() if view.is_looking else event_answer(render_template("forget_plan.html", view=view))
 
 
 @blueprint.get("/events")

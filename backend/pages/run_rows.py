@@ -21,6 +21,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         BulkRunKind.LABEL_ERRORS: "Label errors",
         BulkRunKind.ACCEPTANCE: "Acceptance",
         BulkRunKind.ACCEPTANCE_UNDO: "Undoing an acceptance",
+        BulkRunKind.INDEX: "Indexing for search",
     }
 )
 

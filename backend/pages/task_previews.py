@@ -122,6 +122,15 @@ def picture_tag(project: Project) -> str | None:
     return next((tag.name for tag in _object_tags(project) if tag.tag == "Image"), None)
 
 
+def labels_of(project: Project, from_name: str) -> list[str]:
+    """The labels of a control tag, in the order of the label config; none if it cannot be read."""
+    try:
+        controls = parse(project.label_config or "").controls
+    except LabelConfigError:
+        return []
+    return [label.value for control in controls if control.name == from_name for label in control.labels]
+
+
 def _missing(task_ids: Sequence[int], previews: Mapping[int, Preview]) -> list[int]:
     return [task_id for task_id in task_ids if task_id not in previews]
 

@@ -15,13 +15,14 @@ from backend.pages.formats import percent, score
 from backend.pages.paging import Page, read_page
 from backend.pages.project import MOST_ANSWERS, link_of
 from backend.pages.task_previews import Preview
+from backend.pages.thumbnails import LARGE_PX, SIDE_PX
 from backend.project_routes import read_number
 from backend.search_routes import MAX_QUERY_LENGTH
 from backend.services import Services, prediction_slot
-from lorabel.database import disagreements, label_error_reports, newest_answers, task_embeddings
+from lorabel.database import bulk_runs, disagreements, label_error_reports, newest_answers, task_embeddings
 from lorabel.database import projects as project_rows
 from lorabel.database.newest_answers import Answer
-from lorabel.database.tables import LabelErrorReport, Project
+from lorabel.database.tables import BulkRun, BulkRunKind, LabelErrorReport, Project
 from lorabel.errors import (
     BadRequestError,
     ConflictError,
@@ -143,8 +144,20 @@ def read_tasks(services: Services, project_id: int) -> TasksPage:
     return TasksPage(project, title, link, show, COLUMNS[show], listing, page, query, like)
 
 
+def request_index(services: Services, project_id: int) -> BulkRun:
+    """Queue a bulk run that embeds all tasks.
+
+    Raises:
+        NotFoundError: no such project.
+        ConflictError: there is no token for its Label Studio.
+    """
+    with services.store.read() as session:
+        require_api_access(project_rows.get(session, project_id), services.settings)
+    return bulk_runs.request(services.store, project_id, "asked for on the page", kind=BulkRunKind.INDEX)
+
+
 def read_thumbnail(services: Services, project_id: int, task_id: int) -> bytes:
-    """The JPEG of a task's first picture.
+    """The JPEG of a task's first picture; the URL's `large` asks for a larger one.
 
     Raises:
         NotFoundError: no such project.
@@ -155,7 +168,8 @@ def read_thumbnail(services: Services, project_id: int, task_id: int) -> bytes:
     preview = services.previews.read(project, [task_id]).get(task_id, Preview())
     if preview.picture_url is None:
         raise UnreadableError(f"task {task_id} of project {project_id} shows no picture", is_permanent=False)
-    return services.thumbnails.get(project, preview.picture_url)
+    side_px = LARGE_PX if "large" in request.args else SIDE_PX
+    return services.thumbnails.get(project, preview.picture_url, side_px)
 
 
 def _read_show() -> Show:
@@ -184,7 +198,7 @@ def _search(services: Services, project: Project, query: str, like: int | None) 
         return Listing(
             Page([], 1, False, "page"),
             empty=f"{embedded:,} tasks can be found. A search looks at tasks that are new for at most 10 seconds; "
-            f"`lorabel index {project.id}` goes through all of them.",
+            "the button above begins a run that goes through all of them.",
         )
     with prediction_slot(services):
         if like is None:
@@ -251,8 +265,8 @@ def _contradicted(session: Session, project: Project) -> Listing:
         rows.append((task.task_id, (str(len(opinions)), "; ".join(opinions))))
     return Listing(
         _paged(rows),
-        f"{len(rows):,} tasks with annotations that do not say the same, among the tasks of the newest "
-        f"{MOST_ANSWERS:,} annotations.",
+        f"{len(rows):,} task{'' if len(rows) == 1 else 's'} with annotations that do not say the same, among the "
+        f"tasks of the newest {MOST_ANSWERS:,} annotations.",
         "No task has two annotations that differ, among the newest. Label Studio asks several annotators for a "
         "task if the project's setting *Annotations per task* is more than 1.",
     )

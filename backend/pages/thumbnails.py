@@ -24,6 +24,8 @@ from lorabel.settings import Settings
 
 # Twice as large as it is shown, for screens with small pixels.
 SIDE_PX = 192
+# Where regions are drawn on a picture.
+LARGE_PX = 400
 JPEG_QUALITY = 82
 # Larger files, and pictures that take more memory, have no thumbnail.
 MOST_FILE_MB, MOST_DECODE_MB = 32, 256

@@ -10,7 +10,7 @@ from backend.pages.charts import LineChart, Point, line_chart
 from backend.pages.project import link_of
 from backend.pages.run_rows import RunRow, of_training
 from backend.services import Services
-from lorabel.database import project_heads, version_scores, versions
+from lorabel.database import project_heads, task_outcomes, version_scores, versions
 from lorabel.database import projects as project_rows
 from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import ModelVersion, Project, TrainingRun, VersionState, version_name
@@ -54,6 +54,7 @@ class TagEvaluation:
     """How a version was judged for a control tag.
 
     Attributes:
+        tasks: that both were judged on, with their addresses in Label Studio, as far as these are known.
         labels, confusion: a row for each right label and a column for each predicted one; empty if not measured.
     """
 
@@ -61,6 +62,7 @@ class TagEvaluation:
     score: Score | None
     rows: Sequence[ScoreRow]
     classes: Sequence[ClassRow]
+    tasks: Sequence[tuple[int, str | None]]
     labels: Sequence[str]
     confusion: Sequence[Sequence[int]]
 
@@ -134,13 +136,15 @@ def read_version(services: Services, project_id: int, name: str) -> VersionPage:
         number = versions.parse_number(project_id, name)
         row = versions.get(session, project_id, number) if number else None
         run = None if row is None or row.run_id is None else session.get(TrainingRun, row.run_id)
+        judged = task_outcomes.task_ids(session, project_id, number) if number else {}
+    link = link_of(services, project)
     by_version = services.project_counts.get(project_id).by_version
     base_state = VersionState.RETIRED if project.live_number else VersionState.LIVE
     trained_on = [] if row is None else row.trained_on
     return VersionPage(
         project,
         services.vitals.title(project_id),
-        link_of(services, project),
+        link,
         version_name(project_id, number),
         number,
         row,
@@ -150,7 +154,7 @@ def read_version(services: Services, project_id: int, name: str) -> VersionPage:
         None if run is None else of_training(run),
         _recipe(run),
         {} if row is None else row.metrics.get(project_heads.VERSION_HEADS, {}),
-        [] if row is None else _evaluations(row),
+        [] if row is None else _evaluations(row, judged, link),
         [] if run is None else loss_charts(run.losses),
         by_version.get(version_name(project_id, number), Shown()),
     )
@@ -214,7 +218,13 @@ def _recipe(run: TrainingRun | None) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != "compared" and value is not None}
 
 
-def _evaluations(row: ModelVersion) -> list[TagEvaluation]:
+def _evaluations(row: ModelVersion, judged: Mapping[str, Sequence[int]], link: str | None) -> list[TagEvaluation]:
+    """How the version was judged for each control tag.
+
+    Args:
+        judged: control tag -> the tasks that it was judged on.
+        link: of the project's tasks in Label Studio.
+    """
     by_tag = {score.control_tag: score for score in version_scores.scores(row.metrics)}
     evaluations = []
     for tag, values in row.metrics.get("candidate", {}).items():
@@ -228,7 +238,8 @@ def _evaluations(row: ModelVersion) -> list[TagEvaluation]:
         ]
         rows.sort(key=lambda row: not row.is_deciding)
         labels, table = _confusion(values)
-        evaluations.append(TagEvaluation(tag, score, rows, _classes(values), labels, table))
+        tasks = [(task_id, link and f"{link}?task={task_id}") for task_id in judged.get(tag, ())]
+        evaluations.append(TagEvaluation(tag, score, rows, _classes(values), tasks, labels, table))
     return evaluations
 
 

@@ -26,7 +26,7 @@ def preannotate(project_id: int, task_ids: list[int] | None, *, only_unlabeled: 
             user pressed Ctrl-C, which leaves the run as it is.
     """
     with open_context() as context:
-        _require_api_access(context, project_id)
+        require_project_access(context, project_id)
         run = bulk_runs.request(
             context.store,
             project_id,
@@ -34,7 +34,7 @@ def preannotate(project_id: int, task_ids: list[int] | None, *, only_unlabeled: 
             only_unlabeled=only_unlabeled,
             task_ids=task_ids,
         )
-        _start(context, run, is_detached=is_detached)
+        start(context, run, is_detached=is_detached)
 
 
 def order(project_id: int, strategy: Strategy, *, is_detached: bool) -> None:
@@ -44,7 +44,7 @@ def order(project_id: int, strategy: Strategy, *, is_detached: bool) -> None:
         Exit: as `preannotate`.
     """
     with open_context() as context:
-        _require_api_access(context, project_id)
+        require_project_access(context, project_id)
         run = bulk_runs.request(
             context.store,
             project_id,
@@ -53,7 +53,7 @@ def order(project_id: int, strategy: Strategy, *, is_detached: bool) -> None:
             only_unlabeled=True,
             strategy=strategy.value,
         )
-        _start(context, run, is_detached=is_detached)
+        start(context, run, is_detached=is_detached)
 
 
 def cancel(project_id: int) -> None:
@@ -68,13 +68,19 @@ def cancel(project_id: int) -> None:
             context.console.print(f"project {project_id} has no bulk run that is queued or running")
 
 
-def _require_api_access(context: CommandContext, project_id: int) -> None:
-    """Refuse a bulk run whose results could not be written back to Label Studio."""
+def require_project_access(context: CommandContext, project_id: int) -> None:
+    """Refuse a bulk run that could not reach the project's tasks in Label Studio.
+
+    Raises:
+        NotFoundError: no such project.
+        ConflictError: there is no token for its Label Studio.
+    """
     with context.store.read() as session:
         require_api_access(projects.get(session, project_id), context.settings)
 
 
-def _start(context: CommandContext, run: BulkRun, *, is_detached: bool) -> None:
+def start(context: CommandContext, run: BulkRun, *, is_detached: bool) -> None:
+    """Have a queued run done, show it until it has ended, and end the command; see `preannotate`."""
     run = carry_out(context, run, is_detached=is_detached)
     report(run, context.console)
     raise typer.Exit(0 if run.state == RunState.FINISHED else 1)

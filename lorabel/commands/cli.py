@@ -322,11 +322,11 @@ def search(
 
 
 @app.command()
-def index(project: ProjectId) -> None:
+def index(project: ProjectId, detach: Detach = False) -> None:
     """Embed all tasks of a project now, instead of a part at each `lorabel search`."""
     from lorabel.commands import search as searching
 
-    searching.index(project)
+    searching.index(project, is_detached=detach)
 
 
 @app.command(name="versions")

@@ -71,5 +71,7 @@ def _counts(run: BulkRun) -> str:
             return f"{run.done} open tasks predicted"
         case BulkRunKind.ACCEPTANCE_UNDO:
             return f"{run.done} annotations taken back, {run.skipped} left, since somebody has changed them"
+        case BulkRunKind.INDEX:
+            return f"{run.done} tasks were embedded, {run.skipped} were already"
         case _:
             return f"{run.done} tasks predicted, {run.skipped} had a prediction already"

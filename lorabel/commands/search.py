@@ -3,10 +3,11 @@
 from contextlib import closing
 from dataclasses import asdict
 
+from lorabel.commands.bulk_runs import require_project_access, start
 from lorabel.commands.context import new_table, open_context, print_json
 from lorabel.commands.heading import print_heading
-from lorabel.commands.progress import FAILURES_SHOWN
-from lorabel.database import projects
+from lorabel.database import bulk_runs, projects
+from lorabel.database.tables import BulkRunKind
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.search.searcher import Searcher, task_links
@@ -43,15 +44,16 @@ def search(project_id: int, text: str, task_id: int | None, *, limit: int, is_js
             )
 
 
-def index(project_id: int) -> None:
-    """Embed all tasks of a project, and print those that cannot be embedded."""
-    with open_context() as context, closing(ModelClient(context.settings)) as model_client:
-        searcher = Searcher(context.settings, context.store, model_client, Authorizations())
-        outcome = searcher.index(project_id)
-        context.console.print(
-            f"{outcome.embedded} tasks were embedded, {outcome.total} of project {project_id} are"
-        )
-        for task_id, reason in list(outcome.unreadable.items())[:FAILURES_SHOWN]:
-            context.console.print(f"task {task_id} cannot be: {reason}", highlight=False, markup=False)
-        if len(outcome.unreadable) > FAILURES_SHOWN:
-            context.console.print(f"and {len(outcome.unreadable) - FAILURES_SHOWN} more")
+def index(project_id: int, *, is_detached: bool) -> None:
+    """Queue a bulk run that embeds all tasks of a project, and show it until it has ended.
+
+    Args:
+        is_detached: return when the run is queued.
+
+    Raises:
+        Exit: as `lorabel.commands.bulk_runs.preannotate`.
+    """
+    with open_context() as context:
+        require_project_access(context, project_id)
+        run = bulk_runs.request(context.store, project_id, "lorabel index", kind=BulkRunKind.INDEX)
+        start(context, run, is_detached=is_detached)

@@ -40,6 +40,7 @@ BULK_JOBS: Mapping[str, str] = MappingProxyType(
         BulkRunKind.LABEL_ERRORS: "workers.label_errors.find_label_errors",
         BulkRunKind.ACCEPTANCE: "workers.accept_tasks.accept_tasks",
         BulkRunKind.ACCEPTANCE_UNDO: "workers.accept_tasks.undo",
+        BulkRunKind.INDEX: "workers.index_tasks.index_tasks",
     }
 )
 LOOKAHEAD_JOB = "workers.lookahead.look_ahead"

@@ -10,7 +10,7 @@ class BulkRunKind(StrEnum):
     annotation into an order, and writes that. `order_renewal`: does that again after new annotations, and writes
     what has changed. `label_errors`: looks for annotations that are probably wrong. `acceptance`: finds the scores
     from which on enough predictions are proved to be right, and makes those annotations. `acceptance_undo`: takes
-    these back.
+    these back. `index`: embeds all tasks, so that search finds them.
     """
 
     PREDICTIONS = "predictions"
@@ -19,6 +19,7 @@ class BulkRunKind(StrEnum):
     LABEL_ERRORS = "label_errors"
     ACCEPTANCE = "acceptance"
     ACCEPTANCE_UNDO = "acceptance_undo"
+    INDEX = "index"
 
 
 class EventState(StrEnum):

@@ -132,6 +132,17 @@ def results(
     return {row[0]: row[1] for row in session.execute(rows)}
 
 
+def task_ids(session: Session, project_id: int, number: int) -> dict[str, list[int]]:
+    """Control tag -> the tasks that the run of a version judged it on, as far as they are kept."""
+    rows = select(TaskOutcome.from_name, TaskOutcome.task_id).where(
+        TaskOutcome.project_id == project_id, TaskOutcome.number == number
+    )
+    judged: dict[str, list[int]] = {}
+    for from_name, task_id in session.execute(rows.order_by(TaskOutcome.from_name, TaskOutcome.task_id)):
+        judged.setdefault(from_name, []).append(task_id)
+    return judged
+
+
 def measured_numbers(session: Session, project_id: int) -> list[int]:
     """The numbers of the versions whose runs have outcomes, the newest first."""
     rows = select(TaskOutcome.number).where(TaskOutcome.project_id == project_id).distinct()

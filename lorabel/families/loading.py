@@ -41,7 +41,17 @@ def family_for(question: Input) -> type[Family]:
     Raises:
         SettingsError: no family can, or two have equally few modalities.
     """
-    return _family_for(family_types(), type(question), question.modalities)
+    return family_of(type(question), question.modalities)
+
+
+def family_of(question_type: type[Input], modalities: frozenset[Modality]) -> type[Family]:
+    """Return the family that answers questions of a class about contents of these modalities, as `family_for`."""
+    return _family_for(family_types(), question_type, modalities)
+
+
+def source_of(family: type[Family], settings: Settings) -> str:
+    """Return the base model of a family that is no pipeline: what MODEL_<FAMILY> names, else its default."""
+    return settings.models.get(family.name, family.default_source)
 
 
 @lru_cache(maxsize=1024)
@@ -125,7 +135,7 @@ def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | N
     dtype = dtype or choose_precision(settings, device)
     if family.part_types:
         return family.of([load_family(part, settings, dtype) for part in family.part_types])
-    source = settings.models.get(family.name, family.default_source)
+    source = source_of(family, settings)
     log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)
     with reported_load(f"{family.name} from {source}"), _one_at_a_time:
         hub_fault = None if family.is_local(source) else unreachable_hub()

@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lorabel.contracts import Modality
+
 
 class Message(BaseModel):
     """A frozen JSON body."""
@@ -88,6 +90,45 @@ class FamilyInfo(Message):
     source: str
     parameters: int
     lora_layers: int
+
+
+class FamilyQuestion(Message):
+    """A kind of question, see `Contract.kind`, about contents of these modalities."""
+
+    kind: str
+    modalities: list[Modality]
+
+
+class FamiliesRequest(Message):
+    """Kinds of questions about which the caller asks who would answer them. Nothing is loaded for that."""
+
+    questions: list[FamilyQuestion] = Field(max_length=1000)
+
+
+class FamilyPart(Message):
+    """A base model that computes: the name of its family, and the source of its weights."""
+
+    family: str
+    source: str
+    is_loaded: bool
+
+
+class AnsweringFamily(Message):
+    """Who answers a kind of question.
+
+    Attributes:
+        parts: one base model, or of a pipeline several, in the order in which they compute.
+        fault: why nobody answers it; None if somebody does.
+    """
+
+    parts: list[FamilyPart]
+    fault: str | None = None
+
+
+class FamiliesResponse(Message):
+    """One answer per question of the request, in order."""
+
+    families: list[AnsweringFamily]
 
 
 class ModelsResponse(Message):

@@ -25,6 +25,10 @@ from lorabel.errors import (
 )
 from lorabel.inference import request_body
 from lorabel.inference.messages import (
+    AnsweringFamily,
+    FamiliesRequest,
+    FamiliesResponse,
+    FamilyQuestion,
     ModelsResponse,
     PredictRequest,
     PredictResponse,
@@ -125,6 +129,14 @@ class ModelClient:
     def models(self) -> ModelsResponse:
         """What is loaded on the device. Raises ModelServerError."""
         return ModelsResponse.model_validate_json(self._send("GET", "/v1/models", None, PROBE_TIMEOUT_S))
+
+    def families(self, questions: Sequence[FamilyQuestion]) -> list[AnsweringFamily]:
+        """Who would answer each of some kinds of questions. Loads nothing. Raises ModelServerError."""
+        body = FamiliesRequest(questions=list(questions)).model_dump_json()
+        answer = FamiliesResponse.model_validate_json(self._send("POST", "/v1/families", body, PROBE_TIMEOUT_S))
+        if len(answer.families) != len(questions):
+            raise ModelServerError(f"model server answered {len(answer.families)} of {len(questions)} questions")
+        return answer.families
 
     def close(self) -> None:
         """Close the idle connections."""

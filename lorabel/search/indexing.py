@@ -17,7 +17,7 @@ from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import UnreadableError
 from lorabel.inference.requests import PredictionCaller
 from lorabel.label_studio.client import LabelStudio
-from lorabel.label_studio.records import AnnotatedTask
+from lorabel.label_studio.records import AnnotatedTask, TaskPage
 from lorabel.problems.binding import BoundConfig
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve
@@ -59,16 +59,39 @@ class Indexing:
             LabelStudioError, ModelServerError: the vectors of the pages before are stored.
         """
         while monotonic() < self.caller.deadline:
-            tasks = self.client.tasks_after(self.label_studio_id, cursor, page_size=self.page_size).tasks
-            last_id = tasks[-1].task_id if tasks else None
-            self._forget_deleted(tasks, cursor, last_id)
-            if last_id is None:
-                return True
-            if not self._embed(tasks, cursor, last_id):
+            tasks = self.read_page(cursor).tasks
+            if not self.keep_page(tasks, cursor):
                 return False
-            cursor = last_id
-            task_embeddings.set_cursor(self.store, self.caller.project_id, cursor, self.space)
+            if not tasks:
+                return True
+            cursor = tasks[-1].task_id
         return False
+
+    def read_page(self, cursor: int) -> TaskPage:
+        """Read the next tasks after `cursor` from Label Studio. Raises LabelStudioError."""
+        return self.client.tasks_after(self.label_studio_id, cursor, page_size=self.page_size)
+
+    def keep_page(self, tasks: list[AnnotatedTask], cursor: int) -> bool:
+        """Embed the tasks of a page, and remove the vectors of those that should be on it but are not.
+
+        Args:
+            tasks: from `read_page`; none after the last task.
+            cursor: the page's.
+
+        Returns:
+            Whether there was enough time. If not, vectors are stored of some of them; the page can be repeated.
+
+        Raises:
+            ModelServerError: nothing was computed.
+        """
+        last_id = tasks[-1].task_id if tasks else None
+        self._forget_deleted(tasks, cursor, last_id)
+        if last_id is None:
+            return True
+        if not self._embed(tasks, cursor, last_id):
+            return False
+        task_embeddings.set_cursor(self.store, self.caller.project_id, last_id, self.space)
+        return True
 
     def _forget_deleted(self, tasks: list[AnnotatedTask], cursor: int, last_id: int | None) -> None:
         """Remove the vectors of tasks that should be on the page but are not."""

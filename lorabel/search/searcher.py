@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 CATCH_UP_S = 10.0
 # Vectors that are read while somebody waits: some tenths of a second.
 MOST_READ = 20_000
-INDEX_S = 24 * 3600.0
 LABEL_STUDIO_TIMEOUT_S = 20.0
 
 
@@ -57,23 +56,8 @@ class SearchResult:
     missing: int | None
 
 
-@dataclass(frozen=True)
-class IndexingResult:
-    """What one pass over a project's tasks did.
-
-    Attributes:
-        embedded: number of tasks that got a vector in this pass.
-        total: number of the project's tasks that have a vector now.
-        unreadable: by task id why the task cannot be embedded.
-    """
-
-    embedded: int
-    total: int
-    unreadable: dict[int, str]
-
-
 class Searcher:
-    """Searches and indexes projects. Thread-safe."""
+    """Searches projects. Thread-safe."""
 
     def __init__(
         self, settings: Settings, store: Store, model_client: ModelClient, authorizations: Authorizations
@@ -136,23 +120,6 @@ class Searcher:
             return []
         return self._index.nearest(project_id, query, limit, without)
 
-    def index(self, project_id: int) -> IndexingResult:
-        """Go through all tasks of a project, embed what is new or changed, and remove what was deleted.
-
-        Raises:
-            NotFoundError: no such project.
-            ConflictError: there is no token for the project's Label Studio.
-            LabelConfigError: the label config cannot be read.
-            LabelStudioError, ModelServerError: the vectors computed so far are stored.
-        """
-        project, bound = self._find(project_id)
-        with self._client(project) as client:
-            indexing = self._indexing(project, bound, client, INDEX_S)
-            indexing.run(cursor=0)
-            with self._store.read() as session:
-                total = sum(task_embeddings.count_by_space(session, project_id).values())
-            return IndexingResult(indexing.embedded, total, indexing.unreadable)
-
     def _modalities(self, project_id: int) -> frozenset[Modality]:
         with self._store.read() as session:
             return task_embeddings.most_common_modalities(session, project_id)
@@ -190,7 +157,7 @@ class Searcher:
                 with self._store.read() as session:
                     cursor = _cursor(session, project.id, space, total)
                 if cursor is not None:
-                    indexing = self._indexing(project, bound, client, CATCH_UP_S)
+                    indexing = self._indexing(project, bound, client)
                     indexing.space = space
                     indexing.run(cursor)
         except (LabelStudioError, ModelServerError) as error:
@@ -212,8 +179,8 @@ class Searcher:
         caller = self._caller(project.id, Priority.INTERACTIVE)
         return _vector(embeddings.keep(self._store, caller, {task_id: question}, resolve)[task_id])
 
-    def _indexing(self, project: Project, bound: BoundConfig, client: LabelStudio, seconds: float) -> Indexing:
-        caller = PredictionCaller(self._model_client, project.id, Priority.BULK, monotonic() + seconds)
+    def _indexing(self, project: Project, bound: BoundConfig, client: LabelStudio) -> Indexing:
+        caller = PredictionCaller(self._model_client, project.id, Priority.BULK, monotonic() + CATCH_UP_S)
         resolve = self._authorizations.resolver(project, self._settings)
         page_size = self._settings.bulk_page
         return Indexing(self._store, client, project.label_studio_id, caller, bound, resolve, page_size)

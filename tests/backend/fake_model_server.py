@@ -49,7 +49,11 @@ from lorabel.feature_contracts import (
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
+    AnsweringFamily,
+    FamiliesRequest,
+    FamiliesResponse,
     FamilyInfo,
+    FamilyPart,
     ModelsResponse,
     PredictRequest,
     PredictResponse,
@@ -280,6 +284,19 @@ class FakeModelServer:
         )
         return Response(answer.model_dump_json(), content_type="application/json")
 
+    def families_of(self) -> Response:
+        """The family `fake` answers everything but segments of series."""
+        asked = FamiliesRequest.model_validate_json(request.get_data())
+        part = FamilyPart(family="fake", source="hf-hub:base", is_loaded=False)
+        answers = [
+            AnsweringFamily(parts=[], fault="no family answers series")
+            if question.kind == SeriesInput.kind
+            else AnsweringFamily(parts=[part])
+            for question in asked.questions
+        ]
+        body = FamiliesResponse(families=answers).model_dump_json()
+        return Response(body, self.status, content_type="application/json")
+
     def answer(self, row: PredictRow) -> RowResult:
         (content, *_) = row.input["contents"]
         url = content["text"] if content["media"] is None else content["media"]["url"]
@@ -390,6 +407,7 @@ def running() -> Iterator[FakeModelServer]:
     fake = FakeModelServer(f"http://127.0.0.1:{server.server_port}")
     app.add_url_rule("/v1/predict", view_func=fake.predict, methods=["POST"])
     app.add_url_rule("/v1/preload", view_func=fake.preload, methods=["POST"])
+    app.add_url_rule("/v1/families", view_func=fake.families_of, methods=["POST"])
     app.add_url_rule("/v1/models", view_func=fake.models)
     with serving(server):
         yield fake

@@ -39,6 +39,7 @@ BY_V3 = (("circle", "circle", 60), ("square", "square", 50), ("star", "star", 20
 BY_HAND = 30
 EMPTIED = 3
 PICTURE_SIZE = (120, 90)
+COUNTRIES = ("DE", "FR", "PL")
 RULES = """# Agreed on with the annotators in October.
 [[exclusive]]
 name = "one shape"
@@ -218,8 +219,10 @@ def write_reviews(store: Store) -> None:
         session.flush()
         for number in range(1, 7):
             measured = scores(1 - 0.5 * 2 ** -((number - 1) / 2), tasks=200)
-            row = version(number, number - 1, VersionState.RETIRED, 0.9, 0.8)
+            state = VersionState.LIVE if number == 6 else VersionState.RETIRED
+            row = version(number, number - 1, state, 0.9, 0.8)
             row.project_id, row.run_id = 2, None
+            row.created_at = row.promoted_at = now() - timedelta(days=7 - number)
             row.trained_on = list(range(40 * 2 ** (number - 1)))
             row.metrics = {**row.metrics, "candidate": {"shape": measured}}
             session.add(row)
@@ -305,7 +308,7 @@ def _annotations() -> list[Annotation]:
             project_id=1,
             id=number,
             task_id=1000 + number,
-            task_data={"image": picture(truth)},
+            task_data={"image": picture(truth), "country": COUNTRIES[number % 3]},
             result=result(truth),
             lead_time_s=15.0 if guess is None else 6.0,
             prediction_id=None if guess is None else number,

@@ -60,6 +60,21 @@ def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: FakeJ
     assert refused.status_code == 400 and "strategy: Input should be 'auto'" in refused.json["error"]
 
 
+@pytest.mark.usefixtures("connected")
+def test_indexing_is_a_bulk_run_that_is_not_queued_twice(client: FlaskClient, jobs: FakeJobs) -> None:
+    answer = client.post("/api/v1/projects/1/index")
+    assert (answer.status_code, answer.json["kind"], answer.json["state"]) == (202, "index", "queued")
+    assert client.post("/api/v1/projects/1/index").json == answer.json
+    assert set(jobs.carried_out) == {answer.json["id"]}
+
+
+def test_indexing_needs_a_project_with_a_token(client: FlaskClient) -> None:
+    client.post("/setup", json=requests.setup())
+    refused = client.post("/api/v1/projects/1/index")
+    assert refused.status_code == 409 and "lorabel connect" in refused.json["error"]
+    assert client.post("/api/v1/projects/9/index").status_code == 404
+
+
 def test_label_errors_are_looked_for_by_a_run_and_a_request_for_them_computes_nothing(
     client: FlaskClient, services: Services, jobs: FakeJobs, model_server: FakeModelServer
 ) -> None:

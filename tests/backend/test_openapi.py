@@ -71,6 +71,7 @@ REQUESTS = [
     ("post", "/api/v1/projects/1/preannotate", {"task_ids": [1]}),
     ("post", "/api/v1/projects/1/label-errors", None),
     ("get", "/api/v1/projects/1/label-errors", None),
+    ("post", "/api/v1/projects/1/index", None),
     ("post", "/api/v1/projects/1/acceptances", {"precision": 0.9}),
     ("post", "/api/v1/projects/1/acceptances", {"precision": 1.5}),
     ("get", "/api/v1/projects/1/acceptances", None),

@@ -32,6 +32,23 @@ def test_shares_have_ticks_that_are_easy_to_read(values: tuple[float, float], ti
     assert all(0 < dot.y < chart.bottom + 1 for dot in chart.dots)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [(0.5, 0.85, 0.9), (0.9, 0.85, 0.5), (0.5, 0.65, 0.75, 0.82, 0.88, 0.91), (0.95, 0.85, 0.95), (0.5, 0.6)],
+)
+def test_the_text_of_the_level_keeps_clear_of_the_line(values: tuple[float, ...]) -> None:
+    points = [Point(number, value) for number, value in enumerate(values)]
+    chart = line_chart("t", "x", points, (0.8, "before the first version 80 %"))
+    assert chart is not None and chart.base_place is not None
+    x, y, anchor = chart.base_place
+    left = x - 185 if anchor == "end" else x
+    for first, last in pairwise(chart.dots):
+        for part in range(101):
+            place = (first.x + (last.x - first.x) * part / 100, first.y + (last.y - first.y) * part / 100)
+            assert not (left < place[0] < left + 185 and y - 11 < place[1] < y + 2), place
+    assert chart.left <= left and left + 185 <= chart.right and 0 < y < chart.bottom
+
+
 @pytest.mark.parametrize("values", [(0.2, 2.0), (0.0001, 0.0002), (5.0, 5.0), (120.0, 4000.0), (-1.0, 1.0)])
 def test_losses_of_any_size_lie_within_the_axes(values: tuple[float, float]) -> None:
     chart = line_chart("t", "step", [Point(1, values[0]), Point(2, values[1])], is_share=False)

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from backend.pages.drawings import draw
 from backend.services import Services
 from lorabel.database.tables import TaskOutcome
-from tests.backend import page_history
+from tests.backend import page_history, page_projects
 from tests.backend.test_pages import HOSTILE, get, read_rows, text_of
 
 COMPARE = "/ui/projects/1/versions/v3/compare"
@@ -35,7 +35,7 @@ def test_changed_tasks_show_what_everybody_says_and_open_in_label_studio(
 ) -> None:
     (worse,) = re.findall(r"<article.*?</article>", get(client, COMPARE), re.S)
     assert f"{page_history.ADDRESS}/projects/1/data?task=1009" in worse
-    assert re.findall(r'class="words">(\w+)<', worse) == ["star", "star", "circle"]
+    assert re.findall(r'class="chip">(\w+)<', worse) == ["star", "star", "circle"]
     assert "accuracy 1.000 → 0.000" in text_of(worse)
     better = re.findall(r"<article.*?</article>", get(client, f"{COMPARE}?show=better"), re.S)
     assert len(better) == 8
@@ -117,6 +117,28 @@ def test_regions_are_drawn_in_pixels_of_their_picture() -> None:
     assert [round_.attributes[name] for name in ("cx", "cy", "rx", "ry")] == ["100.0", "50.0", "20.0", "20.0"]
     assert corners.attributes["points"] == "0.0,0.0 100.0,0.0 100.0,50.0"
     assert drawing.words == ["2 × car", "bus"]
+
+
+def test_the_place_of_a_label_in_the_label_config_decides_its_colour() -> None:
+    labels = [f"label {number}" for number in range(9)]
+    numbers = (8, 1, 3, 1)
+    regions = [region({**BOX, "rectanglelabels": [labels[number]]}) for number in numbers]
+    drawing = draw([*regions, region(BOX)], "label", "image", labels)
+    assert [shape.colour for shape in drawing.shapes] == [0, 1, 3, 1, None]
+    assert list(drawing.said) == [("label 8", 0), ("2 × label 1", 1), ("label 3", 3), ("car", None)]
+    nothing_drawn = draw([{**regions[0], "to_name": "text"}], "label", "image", labels)
+    assert list(nothing_drawn.said) == [("label 8", None)]
+
+
+def test_each_label_has_its_colour_on_the_page(client: FlaskClient, services: Services) -> None:
+    page_projects.write(services.store)
+    html = get(client, f"/ui/projects/{page_projects.BOXES}/versions/v2/compare?show=better")
+    shapes = set(re.findall(r'<rect class="(label\d)"', html))
+    chips = dict(
+        re.findall(r'<span class="key (label\d)" aria-hidden="true"></span>(?:\d × )?([a-z ]+)</span>', html)
+    )
+    assert shapes == set(chips)
+    assert chips == {f"label{number}": name for number, name in enumerate(page_projects.NAMES)}
 
 
 def test_regions_of_another_picture_or_control_tag_are_not_drawn() -> None:

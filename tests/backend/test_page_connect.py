@@ -14,9 +14,13 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.pages.connections import MOST_AT_ONCE, Connecting, ConnectingProject
+from backend.pages.label_configs import read_questions
 from backend.services import EXTENSION, Services
+from lorabel.contracts import LabelsInput
 from lorabel.database import connecting_files, projects
 from lorabel.settings import Settings
+from lorabel.text_contracts import WrittenLabelsInput
+from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_pages import get, read_rows, text_of, token
 from tests.lorabel.fake_label_studio import LEGACY_TOKEN, PERSONAL_TOKEN, FakeLabelStudio, make_jwt, serve
 
@@ -305,11 +309,38 @@ def test_a_label_config_is_tried(client: FlaskClient) -> None:
     html = send(client, path, label_config=CONFIG)[1]
     rows = read_rows(html)
     assert rows["mood Choices"][:2] == ["Text $text", "text classification"]
-    assert rows["mood Choices"][2].startswith("Labels are scored by the similarity of their texts")
+    assert rows["mood Choices"][2] == "fake hf-hub:base loaded when it is first needed"
+    assert rows["mood Choices"][3].startswith("Labels are scored by the similarity of their texts")
     assert rows["day DateTime"][1:] == ["left to people", "no problem serves DateTime on Text"]
     assert "cannot be read: unclosed token: line 1" in text_of(send(client, path, label_config="<View")[1])
     assert "has no control tag" in text_of(send(client, path, label_config="<View/>")[1])
     assert "&lt;script&gt;" in send(client, path, label_config="<script>alert(1)</script>")[1]
+
+
+def test_a_tag_that_no_family_answers_says_so(client: FlaskClient) -> None:
+    series = (
+        '<View><TimeSeries name="s" value="$s"><Channel column="a"/></TimeSeries>'
+        '<TimeSeriesLabels name="what" toName="s"><Label value="x"/></TimeSeriesLabels></View>'
+    )
+    rows = read_rows(send(client, "/ui/label-config", label_config=series)[1])
+    assert rows["what TimeSeriesLabels"][2] == "no family answers series"
+
+
+def test_a_label_config_is_tried_although_the_model_server_is_away(
+    client: FlaskClient, model_server: FakeModelServer
+) -> None:
+    model_server.status = 500
+    html = send(client, "/ui/label-config", label_config=CONFIG)[1]
+    assert "Which models would answer is not known: model server answered 500" in text_of(html)
+    assert read_rows(html)["mood Choices"][1:3] == ["text classification", "–"]
+
+
+def test_what_is_asked_goes_to_the_model_that_writes_where_the_settings_say_so() -> None:
+    asked = {
+        problems: read_questions(CONFIG, Settings(generator_problems=problems))[0].kind
+        for problems in ("", "text_classification")
+    }
+    assert asked == {"": LabelsInput.kind, "text_classification": WrittenLabelsInput.kind}
 
 
 def test_a_project_without_a_connection_is_shown_how(client: FlaskClient, services: Services) -> None:

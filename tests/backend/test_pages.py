@@ -10,8 +10,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from backend.app import create_app
+from backend.pages.home import group_faults
 from backend.pages.run_rows import KINDS
 from backend.services import EXTENSION, Services
+from lorabel.commands.checks import Check
 from lorabel.database.tables import Annotation, BulkRunKind, Project, RunState, TrainingRun, VersionState, now
 from lorabel.settings import Settings
 from tests.backend import page_history
@@ -115,6 +117,23 @@ def test_home_names_what_is_wrong(client: FlaskClient, services: Services, histo
     assert "lorabel train 1 tries again" in said
 
 
+def test_a_fault_of_several_projects_is_said_once() -> None:
+    away = ("Label Studio cannot be reached", "is it running?")
+    checks = [
+        Check("redis", False, "no answer", "run `lorabel up`"),
+        *(Check(f"project {number}: Label Studio", False, *away) for number in (1, 2)),
+        Check("project 3: Label Studio", False, "the token is wrong", "connect again"),
+        Check("project 4: Label Studio", True, "fine"),
+        *(Check(f"project {number}: webhook", False, *away) for number in range(5, 20)),
+    ]
+    assert [(fault.name, fault.finding) for fault in group_faults(checks)] == [
+        ("redis", "no answer"),
+        ("projects 1, 2: Label Studio", away[0]),
+        ("project 3: Label Studio", "the token is wrong"),
+        ("projects 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 and 3 more: webhook", away[0]),
+    ]
+
+
 def test_a_project_shows_what_became_of_pre_annotations(client: FlaskClient, history: None) -> None:
     rows = read_rows(get(client, P1))
     assert rows["submitted it unchanged"] == ["152", "87 %"]  # of 175
@@ -158,8 +177,10 @@ def test_a_cell_of_the_confusion_matrix_opens_its_tasks_in_label_studio(
     assert link is not None
     tasks = re.findall(r'href="([^"]+)">task (\d+)<', get(client, unescape(link[1])))
     assert len(tasks) == 2
+    shown = get(client, unescape(link[1]))
     for url, task_id in tasks:
         assert url == f"{page_history.ADDRESS}/projects/1/data?task={task_id}"
+        assert f'src="{P1}/tasks/{task_id}/thumbnail"' in shown
 
 
 def test_versions_are_listed_with_both_scores_and_what_annotators_accepted(

@@ -18,8 +18,9 @@ from lorabel.database import rules, training_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import Acceptance, Project, RunState, TrainingRun
 from lorabel.settings import Settings
-from tests.backend import page_history
+from tests.backend import page_history, page_projects
 from tests.backend.fake_model_server import FakeModelServer
+from tests.backend.page_list import MISSING, PAGES
 from tests.backend.test_gunicorn import gunicorn
 from tests.e2e.conftest import BROWSER_OPTIONS, CHROMEDRIVER, CHROMIUM
 from tests.skipped import skip_or_fail
@@ -29,33 +30,6 @@ pytestmark = pytest.mark.e2e
 WAIT_S = 30
 # axe-core computes for long where many programs share the cores.
 SCRIPT_TIMEOUT_S = 300
-PAGES = {
-    "home": "/ui/",
-    "project": "/ui/projects/1",
-    "growth": "/ui/projects/2?target=0.95",
-    "version": "/ui/projects/1/versions/v3",
-    "base-models": "/ui/projects/1/versions/v0",
-    "runs": "/ui/runs",
-    "running": "/ui/projects/1/training/5",
-    "failed": "/ui/projects/1/training/4",
-    "bulk": "/ui/projects/1/bulk/1",
-    "search": "/ui/projects/1/tasks",
-    "corrected": "/ui/projects/1/tasks?show=model",
-    "contradicted": "/ui/projects/1/tasks?show=annotators",
-    "label-errors": "/ui/projects/1/tasks?show=errors",
-    "unsure": "/ui/projects/1/tasks?show=unsure",
-    "accept": "/ui/projects/1/accept",
-    "accept-question": "/ui/projects/1/accept/write?precision=0.95",
-    "undo-question": "/ui/projects/1/accept/1/undo",
-    "tasks": "/ui/projects/1/cell?tag=shape&annotated=star&predicted=square",
-    "promote": "/ui/projects/1/versions/v2/promote",
-    "cancel": "/ui/projects/1/training/5/cancel",
-    "connect": "/ui/connect",
-    "label-config": "/ui/label-config",
-    "rules": "/ui/projects/2/rules",
-    "no-rules": "/ui/projects/1/rules",
-    "missing": "/ui/projects/77",
-}
 DEVICES = {"desktop": (1280, 900), "phone": (390, 844)}
 AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 RUN_AXE = """
@@ -64,6 +38,15 @@ const fail = (error) => done([{impact: "critical", id: String(error)}]);
 axe.run(document).then((found) => done(found.violations), fail);
 """
 SERIOUS = ("serious", "critical")
+WIDE_PARTS = """
+const width = document.documentElement.clientWidth;
+const page = document.documentElement.scrollWidth;
+if (page <= width) return [];
+const wide = [...document.querySelectorAll("main *")].filter(
+  (part) => part.getBoundingClientRect().right > width + 1 && !part.closest(".wide, .project-nav, textarea, pre"));
+return [`it is ${page} px wide`, ...wide.slice(0, 3).map((part) => part.outerHTML.slice(0, 120))];
+"""
+ALL_LOADED = "return [...document.images].every((picture) => picture.complete)"
 
 
 @pytest.fixture
@@ -121,6 +104,17 @@ def look_like(browser: Chrome, scheme: str, device: str, height: int | None = No
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
+def wide_parts(browser: Chrome) -> list[str]:
+    """What makes the page wider than the screen, or its text overlap: nothing but tables may scroll sideways."""
+    found: list[str] = browser.execute_script(WIDE_PARTS)
+    return found
+
+
+def wait_for_pictures(browser: Chrome) -> None:
+    """Wait until the pictures that are in sight are there."""
+    WebDriverWait(browser, WAIT_S).until(lambda browser: browser.execute_script(ALL_LOADED))
+
+
 def serious_faults(browser: Chrome) -> list[str]:
     """What axe-core finds that keeps people from using the page."""
     browser.execute_script(AXE.read_text())
@@ -136,33 +130,45 @@ def serious_faults(browser: Chrome) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_readable_light_and_dark_on_a_desktop_and_a_phone(
-    address: str, watched: Chrome, artifacts: Path
+    address: str, watched: Chrome, store: Store, artifacts: Path, scheme: str, device: str
 ) -> None:
+    page_projects.write(store)
     watched.get(f"{address}/ui/")
     requested_hosts(watched)  # what the browser itself asks for at its start
     faults = []
-    for scheme in ("light", "dark"):
-        for device, (width, _) in DEVICES.items():
-            for name, path in PAGES.items():
-                look_like(watched, scheme, device)
-                watched.get(address + path)
-                page_width, height = watched.execute_script(
-                    "return [document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
-                )
-                if page_width > width:
-                    faults.append(f"{name} is {page_width} px wide on a {device}")
-                # On a phone the same elements have the same colours; only the widths differ.
-                if device == "desktop":
-                    faults += [f"{name}, {scheme}: {fault}" for fault in serious_faults(watched)]
-                look_like(watched, scheme, device, height)
-                watched.save_screenshot(str(artifacts / f"page-{name}-{scheme}-{device}.png"))
+    for name, path in PAGES.items():
+        look_like(watched, scheme, device)
+        watched.get(address + path)
+        height = watched.execute_script("return document.documentElement.scrollHeight")
+        if path not in MISSING:
+            faults += [f"{name} has no <main>"] * (text_of(watched, "main") == "")
+        look_like(watched, scheme, device, height)
+        faults += [f"{name}: {fault}" for fault in (*wide_parts(watched), *serious_faults(watched))]
+        wait_for_pictures(watched)
+        watched.save_screenshot(str(artifacts / f"page-{name}-{scheme}-{device}.png"))
     assert faults == []
     assert requested_hosts(watched) == {urlsplit(address).netloc}
-    # The page that does not exist is the only error that the browser reports.
-    assert {
-        entry["message"] for entry in watched.get_log("browser") if "/ui/projects/77" not in entry["message"]
-    } == set()
+    # The pages that do not exist are the only errors that the browser reports.
+    said = [entry["message"] for entry in watched.get_log("browser")]
+    assert [message for message in said if not any(f"{address}{path} " in message for path in MISSING)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_without_projects_the_pages_say_what_to_do(
+    settings: Settings, model_server: FakeModelServer, watched: Chrome, artifacts: Path
+) -> None:
+    with gunicorn(settings.model_copy(update={"model_server_url": model_server.url})) as client:
+        for name, path in (("home", "/ui/"), ("runs", "/ui/runs")):
+            watched.get(str(client.base_url).rstrip("/") + path)
+            assert serious_faults(watched) == []
+            watched.save_screenshot(str(artifacts / f"page-empty-{name}.png"))
+        watched.get(str(client.base_url).rstrip("/") + "/ui/")
+        watched.find_element(By.LINK_TEXT, "Connect projects").send_keys(Keys.ENTER)
+        WebDriverWait(watched, WAIT_S).until(lambda browser: "Connect projects of" in text_of(browser, "h1"))
 
 
 @pytest.mark.slow

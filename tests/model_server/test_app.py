@@ -26,6 +26,8 @@ from lorabel.families.text_encoder import TextEncoder
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
+    FamilyPart,
+    FamilyQuestion,
     ModelsResponse,
     PredictRequest,
     PredictResponse,
@@ -253,6 +255,26 @@ def test_a_malformed_request_is_told_what_is_wrong(client: FlaskClient, body: st
     answer = client.post("/v1/predict", data=body)
     assert answer.status_code == 400
     assert answer.json is not None and answer.json["error"]
+
+
+def test_the_client_is_told_who_would_answer_and_nothing_is_loaded_for_it(client: FlaskClient) -> None:
+    asked = [
+        FamilyQuestion(kind="labels", modalities=[Modality.IMAGE]),
+        FamilyQuestion(kind="labels", modalities=[Modality.TEXT]),
+        FamilyQuestion(kind="boxes", modalities=[Modality.TEXT]),
+    ]
+    with served(client) as url:
+        model_client = ModelClient(Settings(model_server_url=url))
+        pictures, texts, nobody = model_client.families(asked)
+        loaded = [family.name for family in model_client.models().families]
+        model_client.close()
+    assert pictures.parts == [
+        FamilyPart(family="dual_encoder", source=f"local-dir:{MODEL_FOLDER}", is_loaded=True)
+    ]
+    assert [(part.family, part.is_loaded) for part in texts.parts] == [("text_encoder", False)]
+    assert nobody.parts == [] and "'boxes' about text" in (nobody.fault or "")
+    assert loaded == ["dual_encoder"]
+    assert client.post("/v1/families", json={"questions": [{"kind": "labels"}]}).status_code == 400
 
 
 def test_preloading_a_missing_adapter_is_answered_404(client: FlaskClient) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from lorabel.database import bulk_runs, projects
 from lorabel.database.project_keys import LabelStudioId, ProjectKey
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, BulkRun
+from lorabel.database.tables import Annotation, BulkRun, BulkRunKind
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.search.searcher import Searcher
@@ -17,6 +17,7 @@ from tests.backend import requests
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio
 from tests.workers.conftest import add_tasks
 from tests.workers.pictures import result
+from workers.index_tasks import index_tasks
 from workers.lookahead import predict_ahead
 from workers.preannotate import preannotate
 from workers.reconcile import reconcile
@@ -57,12 +58,19 @@ def test_a_clock_that_a_proxy_hides_does_not_stop_the_comparison(
     assert "compared with Label Studio: 0" in reconcile(services, 1)
 
 
-def test_no_predictions_are_written_to_another_project(
-    services: Services, store: Store, label_studio: FakeLabelStudio
+@pytest.mark.parametrize(
+    ("kind", "job"), [(BulkRunKind.PREDICTIONS, preannotate), (BulkRunKind.INDEX, index_tasks)]
+)
+def test_a_bulk_run_reads_and_writes_no_tasks_of_another_project(
+    services: Services,
+    store: Store,
+    label_studio: FakeLabelStudio,
+    kind: BulkRunKind,
+    job: Callable[[int], None],
 ) -> None:
     label_studio.created_at = RESET
-    run = bulk_runs.request(store, 1, "a test")
-    preannotate(run.id)
+    run = bulk_runs.request(store, 1, "a test", kind=kind)
+    job(run.id)
     with store.read() as session:
         failed = session.get_one(BulkRun, run.id)
     assert (failed.state, REASON in (failed.error or "")) == ("failed", True)
@@ -73,10 +81,9 @@ def test_no_predictions_are_written_to_another_project(
     "use",
     [
         lambda services, searcher: predict_ahead(services, 1, 0, None),
-        lambda services, searcher: searcher.index(1),
         lambda services, searcher: searcher.like_task(1, 1, 5),
     ],
-    ids=["look-ahead", "index", "search"],
+    ids=["look-ahead", "search"],
 )
 def test_tasks_of_another_project_are_not_used(
     services: Services, label_studio: FakeLabelStudio, use: Callable[[Services, Searcher], Any]

@@ -215,8 +215,6 @@ def test_search_prints_tasks_with_their_similarity_and_links(
         projects.upsert(
             store, 1, label_config=requests.CONFIG, label_studio_url=label_studio.url, api_key=PERSONAL_TOKEN
         )
-        index = lorabel("index", "1", MODEL_SERVER_URL=model_server.url)
-        assert "3 tasks were embedded, 3 of project 1 are" in index.output, index.errors
         search = lorabel("search", "1", "a red star", "--limit", "2", MODEL_SERVER_URL=model_server.url)
         assert search.exit_status == 0, search.errors
         lines = [line for line in search.output.splitlines() if label_studio.url in line]

@@ -270,7 +270,6 @@ def test_search_and_doctor_are_json_for_scripts(
     lorabel: RunLorabel, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     add_tasks(label_studio, "blue-star", "red-star")
-    lorabel("index", "1", MODEL_SERVER_URL=model_server.url)
     found = read_json(lorabel, "search", "1", "a red star", "--limit", "1", MODEL_SERVER_URL=model_server.url)
     assert [hit["task_id"] for hit in found["hits"]] == [2]
     assert found["hits"][0]["url"] == f"{label_studio.url}/projects/1/data?task=2"

@@ -86,16 +86,6 @@ def test_deleted_tasks_are_not_found(searcher: Searcher, label_studio: FakeLabel
     assert (result.indexed, result.missing) == (4, 0)
 
 
-def test_indexing_embeds_tasks_that_were_changed(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
-    searcher.by_text(1, "red", 1)
-    label_studio.tasks[2]["data"]["image"] = "http://pictures.test/green-circle.png"
-    indexed = searcher.index(1)
-    assert (indexed.embedded, indexed.total, indexed.unreadable) == (2, 5, {}), (
-        "the changed task, and the first, which tells the space"
-    )
-    assert [hit.task_id for hit in searcher.by_text(1, "green circle", 2).hits] == [3, 4]
-
-
 def test_vectors_of_another_base_model_are_computed_again(
     searcher: Searcher, model_server: FakeModelServer
 ) -> None:
@@ -107,16 +97,11 @@ def test_vectors_of_another_base_model_are_computed_again(
     assert (result.hits[0].task_id, result.indexed, result.missing) == (2, 5, 0)
 
 
-def test_tasks_that_cannot_be_read_are_missing_and_named(
-    searcher: Searcher, label_studio: FakeLabelStudio
-) -> None:
+def test_tasks_that_cannot_be_read_are_missing(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
     add_tasks(label_studio, "broken", "forbidden", first=6)
     label_studio.tasks[0]["data"] = {"other": "no picture"}
     result = searcher.by_text(1, "star", 9)
     assert (len(result.hits), result.indexed, result.missing) == (4, 4, 3)
-    unreadable = searcher.index(1).unreadable
-    assert unreadable.keys() == {1, 6, 7}
-    assert "'image'" in unreadable[1] and unreadable[6] == "no picture"
 
 
 def test_an_unknown_task_an_unknown_project_and_a_failing_model_server_are_errors(
@@ -146,7 +131,7 @@ def test_embedded_tasks_are_found_without_a_token(searcher: Searcher, store: Sto
     result = searcher.by_text(1, "a red star", 1)
     assert (result.hits[0].task_id, result.indexed, result.missing) == (2, 5, None)
     with pytest.raises(ConflictError, match="lorabel connect"):
-        searcher.index(1)
+        searcher.like_task(1, 99, 1)
 
 
 TWO_OBJECTS = (
