@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from flask import Flask, Response, request
+from numpy.typing import NDArray
 from werkzeug.serving import make_server
 
 from lorabel.contracts import (
@@ -202,12 +203,12 @@ class FakeModelServer:
         """
         space = self.space
         if row.kind == BoxFeaturesInput.kind:
-            question = BoxFeaturesInput.model_validate(row.input)
-            return self.place_features([corners for corners, _ in question.boxes], len(question.labels))
+            of_boxes = BoxFeaturesInput.model_validate(row.input)
+            return self.place_features([corners for corners, _ in of_boxes.boxes], len(of_boxes.labels))
         if row.kind == TrackFeaturesInput.kind:
-            asked = TrackFeaturesInput.model_validate(row.input)
-            drawn = [corners for of_frame in asked.boxes for corners, _ in of_frame]
-            return self.place_features(drawn, len(asked.labels))
+            of_tracks = TrackFeaturesInput.model_validate(row.input)
+            drawn = [corners for of_frame in of_tracks.boxes for corners, _ in of_frame]
+            return self.place_features(drawn, len(of_tracks.labels))
         if row.kind == SegmentFeaturesInput.kind:
             return self.segment_features(SegmentFeaturesInput.model_validate(row.input))
         if row.kind == SeriesFeaturesInput.kind:
@@ -223,8 +224,8 @@ class FakeModelServer:
             self.featured.append(question)
             parts = [_shown(content) for content in question.contents]
             asked = parts if row.kind == EachFeaturesInput.kind else parts[:1]
-            texts = [texts[0] for texts in question.labels]
-            logits = np.log(np.concatenate([_scores(part, texts) for part in asked]))
+            labels = [texts[0] for texts in question.labels]
+            logits = np.log(np.concatenate([_scores(part, labels) for part in asked]))
             space = self._space(question.modalities)
         vectors = np.tile(np.stack([_vector(part) for part in parts]), 2 if row.adapter else 1).astype("<f2")
         return Features(
@@ -387,7 +388,7 @@ def _shown(content: Content) -> str:
     return content.media.url.rsplit("/", 1)[-1] + place
 
 
-def _vector(shown: str) -> np.ndarray:
+def _vector(shown: str) -> NDArray[np.float64]:
     noise = np.random.default_rng(list(shown.encode())).normal(0, 0.1, len(AXES))
     vector = np.array([0.1, *(float(axis in shown) for axis in AXES)]) + [0.0, *noise]
     return np.asarray(vector / np.linalg.norm(vector))
