@@ -6,7 +6,6 @@ with `broken` in its address can never be read.
 
 import base64
 import json
-import math
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from werkzeug.serving import make_server
 
 from lorabel.contracts import (
-    Content,
     Contract,
     Embedding,
     EmbedInput,
@@ -33,7 +31,7 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
-from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput, Fit, WordWeight
+from lorabel.explanation_contracts import ExplanationInput
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import (
     BoxFeaturesInput,
@@ -63,24 +61,16 @@ from lorabel.inference.messages import (
     RowError,
     RowResult,
 )
-from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
+from lorabel.mask_contracts import LabelledMasksInput, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
 from lorabel.relation_contracts import PictureRelationsInput, Relations, RelationsInput
 from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesScores
-from lorabel.space_contracts import (
-    Box,
-    Boxes,
-    BoxesInput,
-    Corners,
-    Nearness,
-    TextLine,
-    TextLines,
-    TextLinesInput,
-)
+from lorabel.space_contracts import BoxesInput, Corners, TextLine, TextLines, TextLinesInput
 from lorabel.text_contracts import TextInput, WrittenText
 from lorabel.time_contracts import SegmentScores, SegmentsInput
 from lorabel.track_contracts import TrackFeaturesInput, Tracks, TracksInput
+from tests.backend.fake_answers import SURE, explained, found_boxes, prompted_masks, shown_by
 from tests.serving import serving
 
 # The answers to questions that a base model cannot answer before it is trained, and a picture without text.
@@ -112,13 +102,8 @@ HEAD_FEATURES = tuple(
         PictureRelationFeaturesInput,
     )
 )
-# What is found in every picture.
-BOXES = Boxes(boxes=(Box(corners=(0.25, 0.25, 0.5, 0.75), label=0, probability=0.9),), width=400, height=200)
 # What is read in every picture when heads are fitted: the lines of the samples.
 LINES = tuple(TextLine(corners=corners, text=text) for corners, text, _ in SAMPLE_LINES)
-# Width and height of each picture that is explained, in pixels.
-EXPLAINED_SIZE = (800, 400)
-SURE = 0.9
 AXES = ("red", "blue", "green", "circle", "star")
 
 
@@ -218,11 +203,11 @@ class FakeModelServer:
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
         elif row.kind == PictureRelationFeaturesInput.kind:
             contents = PictureRelationFeaturesInput.model_validate(row.input).contents
-            parts, logits = [_shown(content) for content in contents], np.zeros(0)
+            parts, logits = [shown_by(content) for content in contents], np.zeros(0)
         else:
             question = FeaturesInput.model_validate(row.input)
             self.featured.append(question)
-            parts = [_shown(content) for content in question.contents]
+            parts = [shown_by(content) for content in question.contents]
             asked = parts if row.kind == EachFeaturesInput.kind else parts[:1]
             labels = [texts[0] for texts in question.labels]
             logits = np.log(np.concatenate([_scores(part, labels) for part in asked]))
@@ -247,7 +232,7 @@ class FakeModelServer:
 
     def segment_features(self, question: SegmentFeaturesInput) -> Features:
         """Seven windows of a sound of 1.5 s, each a little different, and what the address shows."""
-        shown = _vector(_shown(question.contents[0]))
+        shown = _vector(shown_by(question.contents[0]))
         windows = np.array([[*shown, number, 1.0] for number in range(7)])
         windows = (windows / np.linalg.norm(windows, axis=1, keepdims=True)).astype("<f2")
         return Features(
@@ -259,7 +244,7 @@ class FakeModelServer:
 
     def series_features(self, question: SeriesFeaturesInput) -> Features:
         """Two windows for each label, one of which is all of what it marks; and what the address shows."""
-        shown, labels = _vector(_shown(question.contents[0])), len(question.labels)
+        shown, labels = _vector(shown_by(question.contents[0])), len(question.labels)
         marked = {label for _, _, label in question.segments}
         windows = np.array([[*shown, label, is_marked] for label in range(labels) for is_marked in (0.0, 1.0)])
         shares = [
@@ -313,9 +298,9 @@ class FakeModelServer:
         if row.kind in HEAD_FEATURES:
             return RowResult(output=self.features(row).model_dump())
         if row.kind == MasksInput.kind:
-            return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())
+            return RowResult(output=prompted_masks(MasksInput.model_validate(row.input)).model_dump())
         if row.kind == BoxesInput.kind:
-            return RowResult(output=_boxes(BoxesInput.model_validate(row.input)).model_dump())
+            return RowResult(output=found_boxes(BoxesInput.model_validate(row.input)).model_dump())
         if row.kind in (LabelsInput.kind, EachLabelsInput.kind):
             return RowResult(output=_label_scores(row, url).model_dump(exclude_defaults=True))
         return RowResult(output=_silent(row).model_dump())
@@ -323,7 +308,7 @@ class FakeModelServer:
 
 def _silent(row: PredictRow) -> Contract:
     if row.kind == ExplanationInput.kind:
-        return _explanation(ExplanationInput.model_validate(row.input))
+        return explained(ExplanationInput.model_validate(row.input))
     if row.kind == EachRatingInput.kind:
         return EachEstimate(answers=(Estimate(),) * len(row.input["contents"]))
     return SILENT[row.kind]
@@ -334,58 +319,6 @@ def _label_scores(row: PredictRow, url: str) -> LabelScores | EachLabelScores:
     if row.kind == LabelsInput.kind:
         return scores
     return EachLabelScores(answers=(scores,) * len(row.input["contents"]))
-
-
-def _explanation(question: ExplanationInput) -> Explanation:
-    """The upper right of each picture speaks for the answer, and each word that names a label.
-
-    Each piece has its share of the same weights.
-    """
-    texts = [texts[0] for texts in question.labels]
-    if not texts:
-        return Explanation(label=None, score=4.0, contents=(ContentWeights(),) * len(question.contents))
-    shown = _shown(question.contents[0])
-    label = question.label
-    if label is None:
-        label = next((index for index, text in enumerate(texts) if text in shown), 0)
-    share = 1 / question.pieces
-    contents = []
-    for content in question.contents:
-        if content.text is None:
-            heat = ((-share / 2, share), (0.0, 0.0))
-            contents.append(ContentWeights(weight=share, heat=heat, fit=Fit.MIDDLE, size=EXPLAINED_SIZE))
-            continue
-        words = tuple(
-            WordWeight(start=start, end=end, weight=share * (content.text[start:end] in texts))
-            for start, end in find_words(content.text)
-        )
-        contents.append(ContentWeights(weight=3 * share, text=content.text, words=words))
-    return Explanation(label=label, score=SURE, contents=tuple(contents))
-
-
-def _boxes(question: BoxesInput) -> Boxes:
-    """BOXES; explained, the first label is as near as its box is likely, and each other one farther."""
-    if not question.is_explained:
-        return BOXES
-    near = math.log(SURE / (1 - SURE))
-    nearness = Nearness(answering=tuple(near - 2 * index for index in range(len(question.labels))))
-    return BOXES.model_copy(
-        update={"boxes": tuple(box.model_copy(update={"nearness": nearness}) for box in BOXES.boxes)}
-    )
-
-
-def _masks(question: MasksInput) -> Masks:
-    """For each prompt the upper left quarter of a picture of 4 x 2 pixels."""
-    masks = tuple(Mask(label=prompt.label, runs=(0, 2, 6), probability=SURE) for prompt in question.prompts)
-    return Masks(masks=masks, width=4, height=2)
-
-
-def _shown(content: Content) -> str:
-    """What a content shows: the name of its file, with the place of a part; or its text."""
-    if content.media is None:
-        return str(content.text)
-    place = "" if content.part is None else f"#{content.part.x}"
-    return content.media.url.rsplit("/", 1)[-1] + place
 
 
 def _vector(shown: str) -> NDArray[np.float64]:

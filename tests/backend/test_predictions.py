@@ -14,7 +14,8 @@ from lorabel.database import versions
 from lorabel.errors import LabelStudioError
 from lorabel.settings import Settings
 from tests.backend import requests
-from tests.backend.fake_model_server import SURE, FakeModelServer
+from tests.backend.fake_answers import SURE
+from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_label_studio_routes import add_version
 
 

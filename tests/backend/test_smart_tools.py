@@ -9,7 +9,8 @@ from flask.testing import FlaskClient
 
 from lorabel.mask_contracts import MOST_POINTS, MasksInput, Point, Prompt
 from tests.backend import requests
-from tests.backend.fake_model_server import SURE, FakeModelServer
+from tests.backend.fake_answers import SURE
+from tests.backend.fake_model_server import FakeModelServer
 
 RECORDINGS = Path(__file__).parents[1] / "data/recordings/image-smart"
 LABELS = '<Label value="Thing"/><Label value="Other"/>'

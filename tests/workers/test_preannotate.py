@@ -8,7 +8,8 @@ from lorabel.database import bulk_runs, leases, task_embeddings
 from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun, Project, RunState, UnreadableTask
 from lorabel.inference.messages import Priority
-from tests.backend.fake_model_server import SURE, FakeModelServer
+from tests.backend.fake_answers import SURE
+from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_label_studio_routes import add_version
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import NotedJobs, add_tasks

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,8 +72,6 @@ class _MissingContent:
 
 class ContentEncoder(Family):
     """Reads contents and turns them into features. The subclass says how a modality is decoded and encoded."""
-
-    divides_rows: ClassVar[bool] = True
 
     def read(self, modality: Modality, file: bytes) -> Tensor:
         """Decode a file that is not a text.

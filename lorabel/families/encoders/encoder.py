@@ -89,6 +89,7 @@ class Encoder(ContentEncoder):
     """
 
     inputs: ClassVar[tuple[type[Input], ...]] = (*HEADS, EmbedInput)
+    divides_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         layers = {head.layer: zero_layer(head.size(self._dim)) for head in HEADS.values()}
