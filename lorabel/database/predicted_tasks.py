@@ -44,7 +44,7 @@ class PredictedTasks:
 
     def count_after(self, project: Project, after: int) -> int:
         """How many tasks with ids above `after` are predicted already."""
-        return _unless_down(lambda: cast(int, self._redis.zcount(_key(project), f"({after}", "+inf")), 0)
+        return _unless_down(lambda: self._redis.zcount(_key(project), f"({after}", "+inf"), 0)
 
     def known(self, project: Project, task_ids: Collection[int]) -> frozenset[int]:
         """Those of the tasks that are predicted already."""
@@ -61,7 +61,7 @@ class PredictedTasks:
             RedisError: Redis cannot be reached.
         """
         keys = list(self._redis.scan_iter(f"{PREFIX}:{project_id}:*", count=KEYS_PER_SCAN))
-        return cast(int, self._redis.delete(*keys)) if keys else 0
+        return self._redis.delete(*keys) if keys else 0
 
     def _known(self, key: str, task_ids: list[int]) -> frozenset[int]:
         with self._redis.pipeline(transaction=False) as pipeline:
