@@ -132,7 +132,8 @@ def test_events_that_come_during_a_fit_are_fitted_afterwards() -> None:
         env.run(until=20.0)
     assert (site.light.fits, site.light.due, len(site.light.fits_s.values)) == (2, 0, 2)
     assert site.light.fits_s.values[0] == pytest.approx(3.0, abs=0.1)
-    assert site.light.fits_s.values[1] == pytest.approx(1.0 + 3.0, abs=0.2), "the rest of the first, and its own"
+    # The rest of the first, the pause of a worker that has left the project to another, and its own.
+    assert 1.0 + 3.0 <= site.light.fits_s.values[1] < 1.0 + 0.8 + 3.0 + 0.1
 
 
 def test_what_one_bulk_worker_has_predicted_no_other_asks_label_studio_for() -> None:
