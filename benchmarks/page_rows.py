@@ -93,7 +93,7 @@ INSERT INTO event (action, payload, project_id, state, received_at, applied_at)
 SELECT 'ANNOTATION_CREATED',
     '{{"action": "ANNOTATION_CREATED", "project": {{"id": 1}}, "task": {{"id": ' || n || ', "data": {{"image": '
     || '"http://pictures.test/' || n || '.jpg"}}}}, "annotation": {{"id": ' || n || ', "completed_by": '
-    || n % 20 + 1 || ', "result": []}}}}',
+    || (n % 20 + 1) || ', "result": []}}}}',
     CASE WHEN n % 2 = 1 THEN 1 ELSE n / 2 % :projects + 1 END, 'applied', {at}, {at}
 FROM series
 """

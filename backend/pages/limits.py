@@ -13,7 +13,7 @@ from lorabel.evaluation.group_records import difference_text
 
 MOST_DIFFERENCES = 10
 # Of the newest annotations, so that the page comes soon. `lorabel groups` and REST read more.
-MOST_ANNOTATIONS = 5000
+MOST_ANNOTATIONS = 2000
 
 
 @dataclass(frozen=True)

@@ -177,13 +177,14 @@ def read_review(session: Session, project: Project, acceptance: Acceptance) -> R
     if acceptance.review_size is None:
         raise ConflictError(f"acceptance {acceptance.id} of project {project.id} was not for review")
     problem = whole_answers.acceptable(bind(project.label_config or ""))
-    rows = acceptances.tasks_in(session, acceptance.id, *SHOWN)
-    sample = {row.task_id: row for row in rows if row.is_sampled}
+    counts = acceptances.count_states(session, acceptance.id)
+    # Of thousands of predictions only the sample is read.
+    sample = {row.task_id: row for row in acceptances.sample_in(session, acceptance.id, *SHOWN)}
     said, skipped = _annotations(session, project.id, list(sample))
     verdicts = [_is_right(problem, sample[task_id], of_task) for task_id, of_task in said.items()]
     known = [verdict for verdict in verdicts if verdict is not None]
     return Review(
-        len(rows),
+        sum(counts.get(state, 0) for state in SHOWN),
         len(sample),
         len(known),
         known.count(False),

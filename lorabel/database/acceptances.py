@@ -116,6 +116,14 @@ def tasks_in(session: Session, acceptance_id: int, *states: AcceptedState) -> li
     return list(session.scalars(of_acceptance.order_by(AcceptedTask.task_id)))
 
 
+def sample_in(session: Session, acceptance_id: int, *states: AcceptedState) -> list[AcceptedTask]:
+    """The tasks of an acceptance that were drawn for review, and are in one of the states, by their ids."""
+    sampled = select(AcceptedTask).where(
+        AcceptedTask.acceptance_id == acceptance_id, AcceptedTask.is_sampled, AcceptedTask.state.in_(states)
+    )
+    return list(session.scalars(sampled.order_by(AcceptedTask.task_id)))
+
+
 def written_of(session: Session, project_id: int) -> list[AcceptedTask]:
     """The tasks whose annotations all acceptances of a project have written, and nobody has changed."""
     of_project = select(AcceptedTask).where(
