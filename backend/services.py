@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import BoundedSemaphore
 from typing import cast
 
@@ -14,7 +15,8 @@ from backend.live_projects import LiveProjects
 from backend.metrics import Metrics
 from backend.pages.connections import Connections
 from backend.pages.forget_plans import ForgetPlans
-from backend.pages.project_counts import ProjectCounts
+from backend.pages.kept_if_slow import KeptIfSlow
+from backend.pages.project_counts import MOST_FIELDS, MOST_PROJECTS, Counts, count, find_groups
 from backend.pages.run_rows import ActiveRuns
 from backend.pages.task_previews import TaskPreviews
 from backend.pages.thumbnails import Thumbnails
@@ -24,6 +26,7 @@ from backend.traffic import Traffic
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.errors import ModelServerBusyError
+from lorabel.evaluation.group_figures import Groups
 from lorabel.explanations.editor import EditorExplanations
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
@@ -62,7 +65,8 @@ class Services:
     active_runs: ActiveRuns
     vitals: Vitals
     redactor: Redactor
-    project_counts: ProjectCounts
+    project_counts: KeptIfSlow[int, Counts]
+    groups: KeptIfSlow[tuple[int, str], Groups]
     previews: TaskPreviews
     thumbnails: Thumbnails
     traffic: Traffic
@@ -95,7 +99,8 @@ class Services:
             ActiveRuns(store),
             vitals,
             Redactor(settings.redacted_kinds, settings.redact_patterns),
-            ProjectCounts(store),
+            KeptIfSlow(partial(count, store), MOST_PROJECTS, "counts of project"),
+            KeptIfSlow(partial(find_groups, store), MOST_FIELDS, "groups"),
             TaskPreviews(settings, store),
             Thumbnails(settings, authorizations),
             Traffic(),
@@ -114,6 +119,7 @@ class Services:
         self.forget_plans.close()
         self.vitals.close()
         self.project_counts.close()
+        self.groups.close()
         self.thumbnails.close()
         self.authorizations.close()
         self.model_client.close()

@@ -190,7 +190,7 @@ def measure(store: Store, client: FlaskClient, path: str) -> Measurement:
 
 def shortened(statement: str) -> str:
     """A statement without its lists of columns."""
-    short = " ".join(re.sub(r"SELECT .*? FROM", "SELECT … FROM", statement, flags=re.DOTALL).split())
+    short = " ".join(re.sub(r"SELECT\s.*?\sFROM\s", "SELECT … FROM ", statement, flags=re.DOTALL).split())
     return short if len(short) <= LONGEST_STATEMENT else f"{short[: LONGEST_STATEMENT - 1]}…"
 
 

@@ -15,7 +15,7 @@ from lorabel.errors import BadRequestError, NotFoundError
 WHOLE = "project"
 KINDS = {"task": "A task", "annotator": "What an annotator did", WHOLE: "The whole project"}
 # A page waits so long for the plan; after that it comes as an event.
-PLAN_WAIT_S = 0.2
+PLAN_WAIT_S = 0.1
 
 
 @dataclass(frozen=True)

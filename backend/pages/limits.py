@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from flask import request
 
 from backend.services import services
-from lorabel.database import group_answers, projects, rule_effects, rules
+from lorabel.database import projects, rule_effects, rules
 from lorabel.database.rule_effects import RuleCount
-from lorabel.evaluation.group_figures import Groups, compare_groups
+from lorabel.evaluation.group_figures import Groups
 from lorabel.evaluation.group_records import difference_text
 
 MOST_DIFFERENCES = 10
-# Of the newest annotations, so that the page comes soon. `lorabel groups` and REST read more.
-MOST_ANNOTATIONS = 2000
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ def read_limits(project_id: int) -> Limits:
     with services().store.read() as session:
         project = projects.get(session, project_id)
         counts = rule_effects.counts(session, project_id) if rules.file_of(project) else []
-        shown = group_answers.shown_by_group(session, project_id, field, MOST_ANNOTATIONS) if field else []
-    groups = compare_groups(shown) if field else None
+    groups = services().groups.get((project_id, field)) if field else None
     differences = (
         [difference_text(field, each) for each in groups.differences[:MOST_DIFFERENCES]] if groups else []
     )

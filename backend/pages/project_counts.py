@@ -1,26 +1,21 @@
-"""Counts over all annotations of a project. A project with hundreds of thousands takes a database a second, so its
-counts are those of a moment ago, and are counted anew in the background when somebody looks."""
+"""What is counted over all annotations of a project, or over thousands of the newest; kept where that is slow."""
 
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cachetools import LRUCache
 from sqlalchemy import func, select
 
-from backend.pages.snapshots import Snapshot, Taken
-from lorabel.database import shown_predictions
+from lorabel.database import group_answers, shown_predictions
 from lorabel.database.shown_predictions import Shown
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, now
+from lorabel.database.tables import Annotation
 from lorabel.database.training_runs import IS_USABLE
+from lorabel.evaluation.group_figures import Groups, compare_groups
 
-# What is counted in less time is counted each time.
-QUICK_S = 0.1
-LIFETIME_S = 10.0
-MOST_SLOW_PROJECTS = 256
-CLOSE_TIMEOUT_S = 5.0
+# Of so many projects, and fields of projects, slow counts are kept.
+MOST_PROJECTS, MOST_FIELDS = 256, 64
+# Of the newest annotations, so that the page comes soon. `lorabel groups` and REST read more.
+MOST_GROUPED = 2000
 
 
 @dataclass(frozen=True)
@@ -38,44 +33,26 @@ class Counts:
     base: Shown
 
 
-class ProjectCounts:
-    """Counts of projects. Thread-safe."""
+def count(store: Store, project_id: int) -> Counts:
+    """Count all annotations of a project."""
+    usable = (Annotation.project_id == project_id, Annotation.task_id.is_not(None), *IS_USABLE)
+    with store.read() as session:
+        return Counts(
+            session.scalar(select(func.count(Annotation.id)).where(*usable)) or 0,
+            shown_predictions.by_version(session, project_id),
+            shown_predictions.by_base_models(session, project_id),
+        )
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._slow: LRUCache[int, Snapshot[Counts]] = LRUCache(MOST_SLOW_PROJECTS)
-        self._lock = threading.Lock()
 
-    def get(self, project_id: int) -> Counts:
-        """The counts of a project: those of now, or of about LIFETIME_S before somebody last looked."""
-        with self._lock:
-            snapshot = self._slow.get(project_id)
-        kept = None if snapshot is None else snapshot.get()
-        if kept is not None:
-            return kept.value
-        began_at = time.monotonic()
-        counts = self._count(project_id)
-        if time.monotonic() - began_at > QUICK_S:
-            with self._lock:
-                self._slow[project_id] = Snapshot(
-                    lambda: self._count(project_id),
-                    LIFETIME_S,
-                    f"counts of project {project_id}",
-                    Taken(counts, now()),
-                )
-        return counts
+def find_groups(store: Store, key: tuple[int, str]) -> Groups:
+    """Figures by the values of a field of the tasks, of the newest MOST_GROUPED annotations.
 
-    def close(self) -> None:
-        """Count no more."""
-        with self._lock:
-            for snapshot in self._slow.values():
-                snapshot.close(CLOSE_TIMEOUT_S)
+    Args:
+        key: id of the project, and the field.
 
-    def _count(self, project_id: int) -> Counts:
-        usable = (Annotation.project_id == project_id, Annotation.task_id.is_not(None), *IS_USABLE)
-        with self._store.read() as session:
-            return Counts(
-                session.scalar(select(func.count(Annotation.id)).where(*usable)) or 0,
-                shown_predictions.by_version(session, project_id),
-                shown_predictions.by_base_models(session, project_id),
-            )
+    Raises:
+        BadRequestError: no field can be named so.
+    """
+    project_id, field = key
+    with store.read() as session:
+        return compare_groups(group_answers.shown_by_group(session, project_id, field, MOST_GROUPED))

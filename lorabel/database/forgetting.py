@@ -29,6 +29,7 @@ from lorabel.database.tables import (
     EmbeddingIndex,
     Event,
     LabelErrorReport,
+    ModelVersion,
     Project,
     RunState,
     TrainingRun,
@@ -126,8 +127,18 @@ def _forget_project(store: Store, project_id: int) -> Forgotten:
 
 
 def _learned(session: Session, project: Project) -> list[Learned]:
-    ids = set(session.scalars(select(Annotation.id).where(Annotation.project_id == project.id)))
-    return forgotten_learning.learned_versions(session, project, ids)
+    # Not all of the project's annotations, which may be a million.
+    trained_on = select(ModelVersion.trained_on).where(
+        ModelVersion.project_id == project.id, ModelVersion.adapters_removed_at.is_(None)
+    )
+    named = {annotation_id for ids in session.scalars(trained_on) for annotation_id in ids}
+    of_project = select(Annotation.id).where(Annotation.project_id == project.id)
+    known = {
+        annotation_id
+        for chunk in id_chunks(sorted(named))
+        for annotation_id in session.scalars(of_project.where(Annotation.id.in_(chunk)))
+    }
+    return forgotten_learning.learned_versions(session, project, known)
 
 
 def _delete_active_runs(session: Session, project: Project) -> int:

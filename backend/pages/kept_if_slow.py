@@ -1,0 +1,59 @@
+"""Values that are found out for each look while that is quick, and kept while it is slow.
+
+What a page shows of a project with hundreds of thousands of annotations may take a database a second. Such a value
+is that of a moment ago, and is found out anew in the background when somebody looks.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+from backend.pages.snapshots import Snapshot, Taken
+from lorabel.database.tables import now
+
+# What is found out in less time is found out each time.
+QUICK_S = 0.1
+LIFETIME_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class KeptIfSlow(Generic[K, V]):
+    """Values by key. Thread-safe.
+
+    Args:
+        find: finds a value; what it raises is raised by `get`, unless a value is kept.
+        most: of so many keys, those that were looked at last, slow values are kept.
+        name: of the values, for the log.
+    """
+
+    def __init__(self, find: Callable[[K], V], most: int, name: str) -> None:
+        self._find, self._name = find, name
+        self._slow: LRUCache[K, Snapshot[V]] = LRUCache(most)
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V:
+        """The value of now, or of about LIFETIME_S before somebody last looked."""
+        with self._lock:
+            snapshot = self._slow.get(key)
+        kept = None if snapshot is None else snapshot.get()
+        if kept is not None:
+            return kept.value
+        began_at = time.monotonic()
+        value = self._find(key)
+        if time.monotonic() - began_at > QUICK_S:
+            with self._lock:
+                self._slow[key] = Snapshot(
+                    lambda: self._find(key), LIFETIME_S, f"{self._name} of {key}", Taken(value, now())
+                )
+        return value
+
+    def close(self) -> None:
+        """Find no values any more."""
+        with self._lock:
+            for snapshot in self._slow.values():
+                snapshot.close(CLOSE_TIMEOUT_S)
