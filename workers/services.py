@@ -19,6 +19,7 @@ from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.media.fetching import Fetcher
 from lorabel.redaction import Redactor
+from lorabel.redactors import make_redactor
 from lorabel.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Services:
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
+        """Open the services. Raises SettingsError where REDACT names what cannot be masked here."""
+        redactor = make_redactor(settings)
+        redactor.load()
         return cls(
             settings,
             Store.open(settings),
@@ -71,7 +75,7 @@ class Services:
             Fetcher(settings),
             ModelClient(settings),
             Authorizations(),
-            Redactor(settings.redacted_kinds, settings.redact_patterns),
+            redactor,
         )
 
     @staticmethod

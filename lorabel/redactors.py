@@ -1,0 +1,64 @@
+"""Makes the redactor that the settings ask for."""
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from lorabel.errors import SettingsError
+from lorabel.privacy_settings import PrivacySettings
+from lorabel.redaction import Found, Redactor
+
+if TYPE_CHECKING:
+    from lorabel.recognizers import Recognizers
+
+
+def make_redactor(settings: PrivacySettings) -> Redactor:
+    """The redactor of the settings. `Redactor.load` says whether it can mask all that they name."""
+    finder = ProcessRecognizers(settings) if settings.redacted_entities else None
+    return Redactor(settings.redacted_kinds, settings.redact_patterns, finder)
+
+
+class ProcessRecognizers:
+    """The recognisers of Presidio, made at the first text or by `load`, and once in a process.
+
+    Most commands mask nothing, and to import spaCy and Presidio takes seconds.
+    """
+
+    def __init__(self, settings: PrivacySettings) -> None:
+        self._arguments = (
+            settings.redacted_entities,
+            settings.redact_language,
+            settings.redact_spacy_model,
+            settings.redact_score,
+        )
+
+    @property
+    def entities(self) -> Sequence[str]:
+        """Presidio's names for what is looked for. Raises SettingsError, as `find` does."""
+        return _recognizers(*self._arguments).entities
+
+    def load(self) -> None:
+        """As `lorabel.redaction.Finder.load`."""
+        _recognizers(*self._arguments)
+
+    def find(self, text: str) -> Iterable[Found]:
+        """As `lorabel.redaction.Finder.find`.
+
+        Raises:
+            SettingsError: Presidio, the language or the model is not installed, or an entity is not known.
+        """
+        return _recognizers(*self._arguments).find(text)
+
+
+@cache
+def _recognizers(entities: tuple[str, ...], language: str, model: str | None, least_score: float) -> "Recognizers":
+    # Presidio would occupy a GPU, for nothing that it does here.
+    os.environ.setdefault("PRESIDIO_DEVICE", "cpu")
+    try:
+        from lorabel.recognizers import Recognizers
+    except ImportError as error:
+        raise SettingsError(
+            f"REDACT names {', '.join(entities)}, which needs Presidio; install lorabel[presidio] ({error})"
+        ) from error
+    return Recognizers(entities, language, model, least_score)
