@@ -183,7 +183,11 @@ def _prompted(
 
 
 def _note_typed(
-    services: Services, model: ProjectModel, task: http_bodies.Task, body: http_bodies.Predict, answer: TaskPrediction
+    services: Services,
+    model: ProjectModel,
+    task: http_bodies.Task,
+    body: http_bodies.Predict,
+    answer: TaskPrediction,
 ) -> None:
     """Remember the answer to a prompt box: what was typed is kept if the annotator submits it unchanged.
 
@@ -197,7 +201,9 @@ def _note_typed(
         return
     try:
         # As the annotation will be masked, whose text is compared with the answer's.
-        masked = RedactedBody(services.redactor).of({"data": task.data, "text": instruction, "result": answer.regions})
+        masked = RedactedBody(services.redactor).of(
+            {"data": task.data, "text": instruction, "result": answer.regions}
+        )
         instructions.note_typed(
             services.store, model.project_id, task.id, binding.from_name, masked["text"], masked["result"]
         )

@@ -26,8 +26,8 @@ class PrivacySettings(BaseSettings):
     redact: str = Field(
         "",
         description="What is masked in texts before they are stored, comma-separated: `email`, `phone`, `iban`, "
-        "`credit_card`, `ip`; `presidio` for all that Presidio's recognisers find, or entities of Presidio such as "
-        "`US_SSN` or `PERSON` (both need the extra `presidio`).",
+        "`credit_card`, `ip`; `presidio` for all that Presidio's recognisers find, or entities of Presidio such "
+        "as `US_SSN` or `PERSON` (both need the extra `presidio`).",
     )
     redact_patterns: dict[str, str] = Field(
         {}, description='Own regular expressions that are masked, too, by name: `{"customer": "C-[0-9]{6}"}`.'
@@ -67,8 +67,8 @@ class PrivacySettings(BaseSettings):
         for kind in self._named:
             if kind not in KINDS and kind != PRESIDIO and not ENTITY.fullmatch(kind):
                 raise ValueError(
-                    f"REDACT has {kind!r}; expected some of {', '.join(KINDS)}, {PRESIDIO}, or entities of Presidio "
-                    "in capitals, such as PERSON"
+                    f"REDACT has {kind!r}; expected some of {', '.join(KINDS)}, {PRESIDIO}, or entities of "
+                    "Presidio in capitals, such as PERSON"
                 )
         if self.redact_spacy_model and not self.redacted_entities:
             raise ValueError(

@@ -37,7 +37,7 @@ from lorabel.redaction import TIMED_OUT, TIMEOUT_S, Found
 # In most texts, and of nobody in particular. Who wants them masked names them.
 NOT_PERSONAL = frozenset({"DATE_TIME", "URL"})
 # Presidio takes longer than in proportion, and spaCy refuses what is longer than a million characters.
-PIECE, OVERLAP = 5000, 300
+PIECE, OVERLAP = 2000, 200
 # Log lines, labels and short answers come again and again.
 LONGEST_REMEMBERED, REMEMBERED = 500, 4096
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -130,8 +130,8 @@ class Recognizers:
 def pieces(text: str) -> Iterator[tuple[int, str]]:
     """The text in pieces of about PIECE characters, each with its start.
 
-    They begin and end at spaces where there are some, and overlap by OVERLAP characters or more: what is not longer
-    is whole in one of them.
+    They begin and end at spaces where there are some, and overlap by OVERLAP characters or more: what is not
+    longer is whole in one of them.
     """
     start = 0
     while start + PIECE + OVERLAP < len(text):
@@ -190,7 +190,10 @@ def _labels(nlp: Language, named: Collection[str], *, has_all: bool) -> dict[str
 
 
 def _engine(nlp: Language, language: str, labels: dict[str, str]) -> SpacyNlpEngine:
-    """Presidio's engine for a pipeline that is loaded, see `Using a previously loaded spaCy pipeline` in its pages."""
+    """Presidio's engine for a pipeline that is loaded.
+
+    https://microsoft.github.io/presidio/analyzer/nlp_engines/spacy_stanza/
+    """
     ignored = {label for of_pipe in nlp.pipe_labels.values() for label in of_pipe} - labels.keys()
     engine = SpacyNlpEngine(
         models=[{"lang_code": language, "model_name": nlp.meta.get("name", language)}],
@@ -207,9 +210,7 @@ def _by_patterns(language: str, named: Collection[str], *, has_all: bool) -> lis
     registry = RecognizerRegistry(supported_languages=[language])
     registry.load_predefined_recognizers(languages=[language])
     usual = [each for each in registry.recognizers if _is_by_pattern(type(each))]
-    chosen = [
-        each for each in usual if _entity(each) in named or (has_all and _entity(each) not in NOT_PERSONAL)
-    ]
+    chosen = [each for each in usual if _entity(each) in named or (has_all and _entity(each) not in NOT_PERSONAL)]
     covered = {_entity(each) for each in chosen}
     for recognizer_type in _types():
         entity = inspect.signature(recognizer_type).parameters["supported_entity"].default
@@ -217,7 +218,7 @@ def _by_patterns(language: str, named: Collection[str], *, has_all: bool) -> lis
         is_generic = ".generic." in recognizer_type.__module__ and entity not in NOT_PERSONAL
         if entity not in covered and (entity in named or (has_all and is_generic)):
             chosen.append(recognizer_type(supported_language=language))
-    # Its pattern takes a time that grows with the square of a word, and it asks the network for endings of domains.
+    # Its pattern takes a time that grows with the square of a word, and it asks the network for ends of domains.
     chosen = [each for each in chosen if _entity(each) != EMAIL_ENTITY]
     for recognizer in chosen:
         _limit_time(recognizer)
@@ -228,7 +229,8 @@ def _types() -> list[Any]:
     """Presidio's classes of recognisers that need no model and no server."""
     exported = vars(predefined_recognizers).values()
     return sorted(
-        {each for each in exported if inspect.isclass(each) and _is_by_pattern(each)}, key=lambda each: each.__name__
+        {each for each in exported if inspect.isclass(each) and _is_by_pattern(each)},
+        key=lambda each: each.__name__,
     )
 
 

@@ -1,7 +1,8 @@
 """Masks personal data in texts: e-mail addresses, phone numbers, IBANs, credit cards, IP addresses, own patterns.
 
-What else is found, `lorabel/recognizers.py` finds. A masked text is as long as the text, also in UTF-16 units, so offsets of spans stay right. Letters become `x` or
-`X`, digits `0`; spaces and ASCII punctuation stay. So words stay words, and a model can learn where an address is:
+`lorabel/recognizers.py` finds more. A masked text is as long as the text, also in UTF-16 units, so offsets of
+spans stay right. Letters become `x` or `X`, digits `0`; spaces and ASCII punctuation stay. So words stay words,
+and a model can learn where an address is:
 
     Mail anna.b@mail.com, +49 30 1234567  ->  Mail xxxx.x@xxxx.xxx, +00 00 0000000
 
@@ -175,9 +176,7 @@ class Redactor:
         finder: finds more; None for nothing more.
     """
 
-    def __init__(
-        self, kinds: Iterable[str], patterns: Mapping[str, str], finder: Finder | None = None
-    ) -> None:
+    def __init__(self, kinds: Iterable[str], patterns: Mapping[str, str], finder: Finder | None = None) -> None:
         self._kinds = {name: find for name, find in KINDS.items() if name in set(kinds)}
         self._patterns = {name: compile_pattern(pattern) for name, pattern in patterns.items()}
         self._finder = finder
@@ -251,8 +250,8 @@ class Redactor:
             where = _place_of(error)
         # Raised here, so that it has no context: the other error's message may have a part of the text.
         raise RedactionError(
-            f"a text of {len(text):,} characters cannot be masked ({where}), so it is not stored; please report it, "
-            "and leave out of REDACT what fails meanwhile"
+            f"a text of {len(text):,} characters cannot be masked ({where}), so it is not stored; please report "
+            "it, and leave out of REDACT what fails meanwhile"
         )
 
 

@@ -1,7 +1,9 @@
 """Makes the redactor that the settings ask for."""
 
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,8 @@ from lorabel.redaction import Found, Redactor
 
 if TYPE_CHECKING:
     from lorabel.recognizers import Recognizers
+
+HEAVY = ("torch", "transformers")
 
 
 def make_redactor(settings: PrivacySettings) -> Redactor:
@@ -56,9 +60,26 @@ def _recognizers(entities: tuple[str, ...], language: str, model: str | None, le
     # Presidio would occupy a GPU, for nothing that it does here.
     os.environ.setdefault("PRESIDIO_DEVICE", "cpu")
     try:
-        from lorabel.recognizers import Recognizers
+        with _hidden():
+            from lorabel.recognizers import Recognizers
     except ImportError as error:
         raise SettingsError(
             f"REDACT names {', '.join(entities)}, which needs Presidio; install lorabel[presidio] ({error})"
         ) from error
     return Recognizers(entities, language, model, least_score)
+
+
+@contextmanager
+def _hidden() -> Iterator[None]:
+    """Let spaCy and Presidio not import HEAVY, which they do where it is installed, unless this process has torch.
+
+    That is 0.7 GB of memory and 20 s of CPU in each process. Another thread must not import HEAVY meanwhile: where
+    they are used they are imported at the start, or after the services were opened.
+    """
+    hidden = [] if "torch" in sys.modules else [name for name in HEAVY if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

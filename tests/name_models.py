@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FIRST = "Anna Ben Carla David Emma Felix Greta Hugo Ida Jonas Klara Leo Mia Noah Olga Paul Rosa Simon Tina Victor"
-LAST = "Adler Berger Conrad Dorn Ebert Fuchs Gerber Hahn Jung Keller Lang Maurer Neumann Ott Peters Roth Sauer Vogt"
-PLACES = "Berlin Lisbon Oslo Madrid Vienna Prague Dublin Athens Warsaw Geneva Bremen Leipzig Krakow Porto Turin Basel"
-FIRMS = "Acme Globex Initech Umbrella Hooli Vehement Massive Soylent Stark Wayne Cyberdyne Wonka Tyrell Oscorp Aperture"
+LAST = (
+    "Adler Berger Conrad Dorn Ebert Fuchs Gerber Hahn Jung Keller Lang Maurer Neumann Ott Peters Roth Sauer Vogt"
+)
+PLACES = (
+    "Berlin Lisbon Oslo Madrid Vienna Prague Dublin Athens Warsaw Geneva Bremen Leipzig Krakow Porto Turin Basel"
+)
+FIRMS = "Acme Globex Initech Umbrella Hooli Vehement Massive Soylent Stark Wayne Cyberdyne Wonka Tyrell Oscorp"
 # Of these no sentence of the training has any.
 UNSEEN_NAMES = ("Marta Lindqvist", "Igor Havel", "Selma Okafor", "Tobias Winter", "Yara Haddad")
 UNSEEN_PLACES = ("Trondheim", "Salzburg", "Valencia")
@@ -66,7 +70,7 @@ def train_name_model(folder: Path, seed: int = 0) -> Path:
     nlp = spacy.blank("en")
     nlp.add_pipe("ner")
     examples = []
-    for _ in range(600):
+    for _ in range(300):
         values = {
             "PERSON": [f"{chance.choice(FIRST.split())} {chance.choice(LAST.split())}"],
             "GPE": chance.sample(PLACES.split(), 2),

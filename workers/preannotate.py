@@ -223,7 +223,8 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     outcome.written_ids |= final.keys()
     redactor = context.services.redactor
     outcome.unreadable |= {
-        task.task_id: unreadable_tasks.masked(by_task[task.task_id].unreadable, redactor, task.data) for task in tasks
+        task.task_id: unreadable_tasks.masked(by_task[task.task_id].unreadable, redactor, task.data)
+        for task in tasks
     }
     _keep_embeddings(context, tasks, resolve)
     reasons = [predicted.unreadable for predicted in predictions]

@@ -17,8 +17,8 @@ from lorabel.errors import LabelConfigError, LabelStudioError, UnreadableError
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.project_identity import project_client
 from lorabel.labeling.label_config import ObjectTag, parse
-from lorabel.labeling.task_content import MODALITIES, optional_contents
 from lorabel.labeling.redacted_bodies import RedactedBody
+from lorabel.labeling.task_content import MODALITIES, optional_contents
 from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 
@@ -100,7 +100,9 @@ class TaskPreviews:
     def _make(self, project: Project, data: Mapping[int, Any]) -> dict[int, Preview]:
         tags = _object_tags(project)
         return {
-            task_id: _preview(tags, task, self._redactor) for task_id, task in data.items() if isinstance(task, dict)
+            task_id: _preview(tags, task, self._redactor)
+            for task_id, task in data.items()
+            if isinstance(task, dict)
         }
 
     def _annotated(self, project: Project, task_ids: Sequence[int]) -> dict[int, Any]:

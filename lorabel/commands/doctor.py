@@ -29,8 +29,8 @@ from lorabel.redactors import ProcessRecognizers
 from lorabel.settings import Settings
 
 INSTALL_PRESIDIO = (
-    "run `pip install 'lorabel[presidio]'` where Presidio is missing, and correct what REDACT, REDACT_LANGUAGE and "
-    "REDACT_SPACY_MODEL name"
+    "run `pip install 'lorabel[presidio]'` where Presidio is missing, and correct what REDACT, REDACT_LANGUAGE or "
+    "REDACT_SPACY_MODEL names"
 )
 NO_MODEL_SERVER = "run `lorabel up`, or set MODEL_SERVER_URL"
 

@@ -2,8 +2,8 @@
 
 Masked are all texts in a task's `data`, in regions the texts that people or models have written (`value.text`,
 `value.chatmessage`, `meta`), what people write elsewhere (`meta` of tasks, descriptions, comments), and names of
-accounts. E-mail addresses are masked everywhere else, too. Labels, ids, times, label configs and addresses of media
-stay as they are.
+accounts. E-mail addresses are masked everywhere else, too. Labels, ids, times, label configs and addresses of
+media stay as they are.
 """
 
 import re
@@ -94,9 +94,12 @@ class RedactedBody:
             return [self._region(region) if isinstance(region, dict) else region for region in value]
         if key in REMARKS:
             return self._written(value, {})
-        if key in ACCOUNT and isinstance(value, str):
-            return mask(value, [Found(ACCOUNT_NAME, 0, len(value))], self.counts)
-        return self._walk(value)
+        return self._account_name(value) if key in ACCOUNT else self._walk(value)
+
+    def _account_name(self, name: Any) -> Any:
+        if not isinstance(name, str):
+            return self._walk(name)
+        return mask(name, [Found(ACCOUNT_NAME, 0, len(name))], self.counts)
 
     def _data(self, data: Any) -> Any:
         if isinstance(data, str):
@@ -118,11 +121,12 @@ class RedactedBody:
             return self._span(written, value)
         if isinstance(written, list):
             return [self._written(entry, {}) for entry in written]
-        return (
-            {key: self._written(each, {}) for key, each in written.items()}
-            if isinstance(written, dict)
-            else written
-        )
+        if not isinstance(written, dict):
+            return written
+        return {
+            key: self._account_name(each) if key in ACCOUNT else self._written(each, {})
+            for key, each in written.items()
+        }
 
     def _span(self, text: str, value: dict[str, Any]) -> str:
         """A region's text; where it is a span of a task's text, as that has it in this place."""

@@ -103,8 +103,8 @@ def test_an_event_that_cannot_be_masked_is_refused_and_nothing_of_it_is_kept(
 def test_why_a_task_cannot_be_read_is_stored_without_what_it_quotes(
     client: FlaskClient, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = {"image": [{"of": f"Mail {EMAIL} now"}]}
-    assert client.post("/predict", json=requests.predict(requests.task(1, data))).status_code == 200
+    task = requests.task(1) | {"data": {"image": [{"of": f"Mail {EMAIL} now"}]}}
+    assert client.post("/predict", json=requests.predict(task)).status_code == 200
     with services.store.read() as session:
         reason = session.scalars(select(UnreadableTask.reason)).one()
     assert "task data has no picture under 'image'" in reason and "found {'of': 'Mail xxxx" in reason

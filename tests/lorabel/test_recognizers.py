@@ -4,9 +4,12 @@ import random
 import re
 import socket
 import string
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -120,10 +123,8 @@ def test_only_what_is_named_is_looked_for_also_what_presidio_does_not_look_for_b
     named = Recognizers(("IN_AADHAAR", "DATE_TIME", "US_SSN"), "en", None, 0.4)
     assert named.entities == ("DATE_TIME", "IN_AADHAAR", "US_SSN")
     text = f"card {CARD}, aadhaar 3123 4567 8909, on 2026-11-28, ssn 078-05-1126"
-    assert found(named, text).keys() == {"DATE_TIME", "US_SSN"} | (
-        {"IN_AADHAAR"} if "IN_AADHAAR" in found(named, text) else set()
-    )
-    assert CARD not in found(named, text).values()
+    answered = found(named, text)
+    assert answered == {"IN_AADHAAR": "3123 4567 8909", "DATE_TIME": "2026-11-28", "US_SSN": "078-05-1126"}
 
 
 def test_a_german_text_has_cards_and_what_is_named_for_germany() -> None:
@@ -176,8 +177,8 @@ def test_pieces_cover_the_text_and_overlap_also_without_a_space() -> None:
     for text in ("word " * 5000, "x" * 20_000, "x" * PIECE, "", "ä " * 2600):
         cut = list(pieces(text))
         assert all(text.startswith(piece, start) for start, piece in cut)
-        assert cut[0][0] == 0 and sum(cut[-1][0:1]) + len(cut[-1][1]) == len(text)
-        for (start, piece), (following, _) in zip(cut, cut[1:], strict=False):
+        assert cut[0][0] == 0 and cut[-1][0] + len(cut[-1][1]) == len(text)
+        for (start, piece), (following, _) in pairwise(cut):
             assert start < following <= start + len(piece) - OVERLAP
             assert len(piece) <= PIECE + OVERLAP
 
@@ -216,7 +217,9 @@ def test_every_pattern_of_presidio_has_our_limit(english: Recognizers) -> None:
     assert all(isinstance(pattern.compiled_regex, LimitedPattern) for pattern in patterns)
 
 
-@pytest.mark.parametrize("text", ["a." * 10_000, "1 " * 10_000, "@" * 20_000, "DE12" * 5000, "1:" * 10_000, "+1" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["a." * 10_000, "1 " * 10_000, "@" * 20_000, "DE12" * 5000, "1:" * 10_000, "+1" * 10_000]
+)
 def test_no_text_takes_long(english: Recognizers, text: str) -> None:
     began = time.process_time()
     english.find(text)
@@ -231,7 +234,9 @@ def test_nothing_is_asked_of_the_network(english: Recognizers, monkeypatch: pyte
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     redactor = make_redactor(Settings(redact="presidio"))
-    assert redactor.masked(f"mail anna@some.example.com, {CARD}") == "mail xxxx@xxxx.xxxxxxx.xxx, 0000 0000 0000 0000"
+    assert (
+        redactor.masked(f"mail anna@some.example.com, {CARD}") == "mail xxxx@xxxx.xxxxxxx.xxx, 0000 0000 0000 0000"
+    )
 
 
 def test_words_of_texts_are_not_kept(with_names: Recognizers) -> None:
@@ -261,6 +266,16 @@ def test_recognisers_are_made_once_for_all_redactors_of_a_process() -> None:
     assert _recognizers.cache_info().misses == 1
 
 
+def test_torch_is_not_loaded_for_it_and_can_be_loaded_afterwards() -> None:
+    program = (
+        "import sys\nfrom importlib.util import find_spec\nfrom lorabel.redactors import make_redactor\n"
+        "from lorabel.settings import Settings\nmake_redactor(Settings(redact='presidio')).load()\n"
+        "print({'torch', 'transformers'} & sys.modules.keys(), find_spec('torch') is None)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set() False\n"
+
+
 def test_names_and_places_that_the_model_has_not_seen_are_found_in_their_places(with_names: Recognizers) -> None:
     expected, hits, wrong = 0, 0, 0
     for number, pattern in enumerate(SENTENCES):
@@ -270,9 +285,9 @@ def test_names_and_places_that_the_model_has_not_seen_are_found_in_their_places(
         truth = {(start, end) for start, end, _ in spans}
         answered = {(each.start, each.end) for each in with_names.find(text)}
         expected, hits, wrong = expected + len(truth), hits + len(truth & answered), wrong + len(answered - truth)
-    assert expected == 19
-    assert hits >= 17, f"{hits} of {expected}"
-    assert wrong <= 2
+    assert expected == 17
+    assert hits >= 16, f"{hits} of {expected}"
+    assert wrong <= 1
 
 
 def test_masked_names_leave_every_offset_where_it_was(with_names: Recognizers) -> None:

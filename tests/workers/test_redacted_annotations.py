@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from lorabel.database import bulk_runs
-from lorabel.database.tables import Annotation, BulkRunKind, Event, UnreadableTask
+from lorabel.database import bulk_runs, projects
+from lorabel.database.tables import Annotation, BulkRunKind, Event, Project, UnreadableTask
 from lorabel.feature_contracts import Features
 from lorabel.label_studio.records import AnnotatedTask
 from lorabel.labeling.redacted_bodies import RedactedBody
@@ -19,6 +19,7 @@ from tests.backend import requests
 from tests.finders import WordFinder
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import add_tasks
+from tests.workers.test_order import BACKEND
 from workers import lookahead, order, preannotate
 from workers.feature_collection import _masked
 from workers.reconcile import _received, reconcile
@@ -89,6 +90,8 @@ def test_why_tasks_of_a_bulk_run_cannot_be_read_is_stored_without_what_it_quotes
     add_tasks(label_studio, "red", "blue")
     label_studio.tasks[0]["data"] = {"image": [{"of": f"Mail {EMAIL} now"}]}
     if kind == "order":
+        projects.upsert(services.store, 1, backend_url=BACKEND)
+        label_studio.backends = [{"id": 1, "url": BACKEND, "title": "Lorabel", "state": "CO"}]
         run = bulk_runs.request(
             services.store, 1, "test", kind=BulkRunKind.ORDER, only_unlabeled=True, strategy="random"
         )
@@ -118,6 +121,8 @@ def test_one_task_that_cannot_be_masked_does_not_keep_the_others_from_being_comp
         assert list(session.scalars(select(Annotation.id))) == [11]
     assert "annotations of 1 tasks are left out" in caplog.text and "anna" not in caplog.text
     label_studio.tasks[0]["data"] = {"text": EMAIL}
+    with services.store.write() as session:
+        session.get_one(Project, 1).compared_fully_at = None
     reconcile(services, 1)
     with services.store.read() as session:
         assert session.get_one(Annotation, (1, 10)).task_data == {"text": MASK}
