@@ -6,7 +6,7 @@
 # TORCH=cpu     torch without CUDA, from PyTorch's own index, whose address uv knows
 # TORCH=cuda    torch from the package registry, which depends on the CUDA libraries
 # TORCH=cu126   or another value of `uv pip install --torch-backend`
-# EXTRAS=tracking   TensorBoard, Weights & Biases and MLflow, for TRACKER
+# EXTRAS=tracking   TensorBoard, Weights & Biases and MLflow, for TRACKER; EXTRAS=presidio for REDACT
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build

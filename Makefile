@@ -12,7 +12,7 @@ FAST := not e2e and not slow and not ray and not scale
 # make many, compiles all modules again: 59 s of CPU in place of 23 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup check lint style types test tests test-long test-ray test-tracking docs lock bench bench-quick curves clean
+.PHONY: demo setup check lint style types test tests test-long test-ray test-tracking test-presidio docs lock bench bench-quick curves clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -74,6 +74,12 @@ test-tracking:
 	VIRTUAL_ENV=.venv-mlflow $(UV) pip install --quiet mlflow==$$(sed -n 's/^mlflow-skinny==//p' requirements-tracking.lock)
 	.venv-tracking/bin/pytest -q tests/workers/test_tracking_services.py
 
+# Redaction with Presidio, and with a model of spaCy that the tests train.
+test-presidio:
+	$(MAKE) setup VENV=.venv-presidio LOCK=requirements-presidio.lock
+	.venv-presidio/bin/mypy lorabel/recognizers.py lorabel/redactors.py
+	.venv-presidio/bin/pytest -q tests/lorabel/test_recognizers.py tests/backend/test_recognized_events.py
+
 # BENCH has options: make bench BENCH="--only throughput --device cuda", make bench BENCH=--docs
 # Packages with weights as in test-long.
 bench: setup
@@ -98,6 +104,8 @@ lock:
 		--no-annotate --constraints requirements.lock pyproject.toml -o requirements-ray.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --extra tracking --no-emit-index-url --no-header \
 		--no-annotate --constraints requirements.lock pyproject.toml -o requirements-tracking.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --extra presidio --no-emit-index-url --no-header \
+		--no-annotate --constraints requirements.lock pyproject.toml -o requirements-presidio.lock
 
 clean:
-	rm -rf $(VENV) .venv-uv .venv-ray .venv-tracking .venv-mlflow .lorabel build *.egg-info
+	rm -rf $(VENV) .venv-uv .venv-ray .venv-tracking .venv-presidio .venv-mlflow .lorabel build *.egg-info

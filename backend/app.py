@@ -46,6 +46,7 @@ from lorabel.errors import (
     ModelServerBusyError,
     ModelServerError,
     NotFoundError,
+    RedactionError,
     UnreadableError,
     cut,
 )
@@ -63,6 +64,7 @@ STATUS_CODES: dict[type[Exception], int] = {
     ConflictError: 409,
     UnreadableError: 422,
     ModelServerBusyError: 503,
+    RedactionError: 503,
     OperationalError: 503,
     PoolTimeoutError: 503,
     DatabaseUnusableError: 503,

@@ -70,6 +70,12 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.unmasked_events = Counter(
+            "lorabel_unmasked_events",
+            "Webhook events refused, since they could not be masked as REDACT says.",
+            ["action"],
+            registry=registry,
+        )
         self.refused_tokens = Counter(
             "lorabel_refused_tokens",
             "Requests whose media were fetched without a token, since Label Studio refused it.",

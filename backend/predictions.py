@@ -21,7 +21,7 @@ from lorabel.contracts import MediaRef
 from lorabel.database import bulk_runs, instructions, rule_effects
 from lorabel.database.tables import Project
 from lorabel.database.versions import rules_number
-from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
+from lorabel.errors import ConflictError, LabelConfigError, ModelServerError, RedactionError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.begun import results_to_go_on_with
 from lorabel.inference.disconnect import is_disconnected
@@ -116,7 +116,8 @@ def _predict(
         raise
     _count(services, predictions)
     reasons = {
-        task.id: task_prediction.unreadable for task, task_prediction in zip(body.tasks, predictions, strict=True)
+        task.id: unreadable_tasks.masked(task_prediction.unreadable, services.redactor, task.data)
+        for task, task_prediction in zip(body.tasks, predictions, strict=True)
     }
     late_ids = [task_id for task_id, reason in reasons.items() if reason is not None and reason.is_late]
     if priority == Priority.BULK and late_ids:
@@ -179,15 +180,20 @@ def _prompted(
     outcome = "answered" if answer.regions else "empty" if answer.unreadable is None else "unreadable"
     services.metrics.smart_tool_calls.labels(outcome).inc()
     if not answer.regions:
-        reason = "the model finds nothing" if answer.unreadable is None else answer.unreadable.reason
+        unreadable = unreadable_tasks.masked(answer.unreadable, services.redactor, task.data)
+        reason = "the model finds nothing" if unreadable is None else unreadable.reason
         log.warning("project %d, task %d: a smart tool gets no region: %s", model.project_id, task.id, reason)
     else:
-        _note_typed(services, model, task.id, body, answer)
+        _note_typed(services, model, task, body, answer)
     return [answer]
 
 
 def _note_typed(
-    services: Services, model: ProjectModel, task_id: int, body: http_bodies.Predict, answer: TaskPrediction
+    services: Services,
+    model: ProjectModel,
+    task: http_bodies.Task,
+    body: http_bodies.Predict,
+    answer: TaskPrediction,
 ) -> None:
     """Remember the answer to a prompt box: what was typed is kept if the annotator submits it unchanged.
 
@@ -199,12 +205,16 @@ def _note_typed(
     instruction = None if binding is None else binding.typed_instruction(context)
     if binding is None or instruction is None:
         return
-    instruction = services.redactor.masked(instruction)
-    regions = RedactedBody(services.redactor).of({"result": answer.regions})["result"]
     try:
-        instructions.note_typed(services.store, model.project_id, task_id, binding.from_name, instruction, regions)
-    except SQLAlchemyError:
-        log.exception("project %d, task %d: an instruction cannot be remembered", model.project_id, task_id)
+        # As the annotation will be masked, whose text is compared with the answer's.
+        masked = RedactedBody(services.redactor).of(
+            {"data": task.data, "text": instruction, "result": answer.regions}
+        )
+        instructions.note_typed(
+            services.store, model.project_id, task.id, binding.from_name, masked["text"], masked["result"]
+        )
+    except (SQLAlchemyError, RedactionError):
+        log.exception("project %d, task %d: an instruction cannot be remembered", model.project_id, task.id)
 
 
 def _note_removals(

@@ -31,6 +31,7 @@ from lorabel.explanations.editor import EditorExplanations
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.redaction import Redactor
+from lorabel.redactors import make_redactor
 from lorabel.search.searcher import Searcher
 from lorabel.settings import Settings
 
@@ -76,7 +77,13 @@ class Services:
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
-        """Create the services. Opens the database and migrates its schema to the newest revision."""
+        """Create the services. Opens the database and migrates its schema to the newest revision.
+
+        Raises:
+            SettingsError: REDACT names what cannot be masked here.
+        """
+        redactor = make_redactor(settings)
+        redactor.load()
         store = Store.open(settings)
         store.migrate()
         model_client, authorizations = ModelClient(settings), Authorizations()
@@ -98,10 +105,10 @@ class Services:
             LiveProjects(store, settings),
             ActiveRuns(store),
             vitals,
-            Redactor(settings.redacted_kinds, settings.redact_patterns),
+            redactor,
             KeptIfSlow(partial(count, store), MOST_PROJECTS, "counts of project"),
             KeptIfSlow(partial(find_groups, store), MOST_FIELDS, "groups"),
-            TaskPreviews(settings, store),
+            TaskPreviews(settings, store, redactor),
             Thumbnails(settings, authorizations),
             Traffic(),
             Connections(settings, store, vitals.renew),

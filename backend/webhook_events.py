@@ -19,7 +19,7 @@ from backend import http_bodies
 from backend.services import Services
 from lorabel.database import projects, training_runs, webhook_secrets
 from lorabel.database.tables import Event, EventState, Project, now
-from lorabel.errors import BadRequestError, ForgedEventError
+from lorabel.errors import BadRequestError, ForgedEventError, RedactionError
 from lorabel.labeling.redacted_bodies import RedactedBody
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ def receive(services: Services, raw: bytes, secret: str | None) -> http_bodies.W
         BadRequestError: the body is malformed; nothing was stored.
         ForgedEventError: the event has not the secret of its project's webhook; nothing was stored.
         ConflictError: it cannot be told whose event it is; nothing was stored.
+        RedactionError: it cannot be masked (REDACT); nothing was stored.
     """
     envelope = _parse(raw)
     project = _find_project(services, envelope)
@@ -151,7 +152,14 @@ def _redacted(services: Services, envelope: http_bodies.Envelope, raw: bytes) ->
     if not services.redactor.is_on:
         return raw.decode()
     redacted = RedactedBody(services.redactor)
-    payload = json.dumps(redacted.of(json.loads(raw)))
+    try:
+        payload = json.dumps(redacted.of(json.loads(raw)))
+    except RedactionError as error:
+        services.metrics.unmasked_events.labels(_label(envelope.action)).inc()
+        raise RedactionError(
+            f"{_name(envelope.project)}: {_label(envelope.action)} is refused: {error}; a training run finds its "
+            "annotations in Label Studio later"
+        ) from None
     for kind, count in redacted.counts.items():
         services.metrics.redacted.labels(kind).inc(count)
     if redacted.counts:

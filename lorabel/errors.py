@@ -62,6 +62,10 @@ class SettingsError(LorabelError):
     """A setting is wrong or contradicts another setting."""
 
 
+class RedactionError(LorabelError):
+    """A text could not be masked (REDACT), so nothing of it was stored. The message quotes nothing of the text."""
+
+
 class SecretKeyError(SettingsError):
     """A token in the database cannot be decrypted with the keys of this process, or there is no such key."""
 

@@ -5,10 +5,12 @@ A message may contain what a stranger sent, such as a path. Nothing in it can lo
 
 import logging
 import re
+import threading
 from typing import Any
 
 from lorabel.errors import cut
 from lorabel.redaction import Redactor
+from lorabel.redactors import make_redactor
 from lorabel.settings import Settings
 
 # Longer messages of ours, and lines of tracebacks, are cut: what they quote can have megabytes.
@@ -16,6 +18,7 @@ MOST_CHARACTERS = 1000
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 OURS = ("__main__", "backend", "lorabel", "model_server", "workers")
 INDENT = "    "
+WITHHELD = "(a message is withheld, since it was logged while another one was masked)"
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -31,11 +34,12 @@ class SafeFormatter(logging.Formatter):
     def __init__(self, line_format: str, redactor: Redactor) -> None:
         super().__init__(line_format)
         self._redactor = redactor
+        self._in_thread = threading.local()
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - named by logging
         """Called by `format`, which then appends the traceback."""
         is_ours = record.name.partition(".")[0] in OURS
-        record.message = self._redactor.masked(record.message)
+        record.message = self._masked(record.message)
         record.message = (
             _escape(cut(record.message, MOST_CHARACTERS))
             if is_ours
@@ -45,7 +49,17 @@ class SafeFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - named by logging
         """Called by `format`."""
-        return _indent(self._redactor.masked(super().formatException(ei)))
+        return _indent(self._masked(super().formatException(ei)))
+
+    def _masked(self, text: str) -> str:
+        """The text masked. What masks it may log something itself, which is not masked in turn."""
+        if getattr(self._in_thread, "is_masking", False):
+            return WITHHELD
+        self._in_thread.is_masking = True
+        try:
+            return self._redactor.masked_message(text)
+        finally:
+            self._in_thread.is_masking = False
 
 
 def configure(settings: Settings, handler: logging.Handler | None = None) -> None:
@@ -59,8 +73,7 @@ def configure(settings: Settings, handler: logging.Handler | None = None) -> Non
     """
     line_format = FORMAT if handler is None else "%(message)s"
     handler = handler or logging.StreamHandler()
-    redactor = Redactor(settings.redacted_kinds, settings.redact_patterns)
-    handler.setFormatter(SafeFormatter(line_format, redactor))
+    handler.setFormatter(SafeFormatter(line_format, make_redactor(settings)))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in OURS:
         logging.getLogger(name).setLevel(settings.log_level.upper())

@@ -1,7 +1,8 @@
 """Masks personal data in texts: e-mail addresses, phone numbers, IBANs, credit cards, IP addresses, own patterns.
 
-A masked text is as long as the text, also in UTF-16 units, so offsets of spans stay right. Letters become `x` or
-`X`, digits `0`; spaces and ASCII punctuation stay. So words stay words, and a model can learn where an address is:
+`lorabel/recognizers.py` finds more. A masked text is as long as the text, also in UTF-16 units, so offsets of
+spans stay right. Letters become `x` or `X`, digits `0`; spaces and ASCII punctuation stay. So words stay words,
+and a model can learn where an address is:
 
     Mail anna.b@mail.com, +49 30 1234567  ->  Mail xxxx.x@xxxx.xxx, +00 00 0000000
 
@@ -12,8 +13,12 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from traceback import extract_tb
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+
+from lorabel.errors import LorabelError, RedactionError
 
 # For an own pattern in one text. A text in which it takes longer is masked as a whole.
 TIMEOUT_S = 0.2
@@ -25,6 +30,29 @@ SHORTEST_PART = 3
 ASTRAL = "\U0001d4cd"  # takes two UTF-16 units, as what it stands for
 
 Range = tuple[int, int]
+
+
+class Found(NamedTuple):
+    """Something that is masked: `text[start:end]`. `score`: how certain it is, in [0, 1]."""
+
+    kind: str
+    start: int
+    end: int
+    score: float = 1.0
+
+
+class Finder(Protocol):
+    """Finds what the patterns of this module do not, such as `lorabel.recognizers.Recognizers`. Thread-safe."""
+
+    def load(self) -> None:
+        """Prepare what takes seconds, so that the first text is not the one that waits.
+
+        Raises:
+            SettingsError: it cannot be prepared as it is set.
+        """
+
+    def find(self, text: str) -> Iterable[Found]:
+        """What is in a text; parts may overlap."""
 
 
 def _matches(pattern: str) -> Callable[[str], Iterator[Range]]:
@@ -145,52 +173,127 @@ class Redactor:
     Args:
         kinds: some of KINDS.
         patterns: own regular expressions by name.
+        finder: finds more; None for nothing more.
     """
 
-    def __init__(self, kinds: Iterable[str], patterns: Mapping[str, str]) -> None:
+    def __init__(self, kinds: Iterable[str], patterns: Mapping[str, str], finder: Finder | None = None) -> None:
         self._kinds = {name: find for name, find in KINDS.items() if name in set(kinds)}
         self._patterns = {name: compile_pattern(pattern) for name, pattern in patterns.items()}
+        self._finder = finder
 
     @property
     def is_on(self) -> bool:
         """Whether anything is masked."""
-        return bool(self._kinds or self._patterns)
+        return bool(self._kinds or self._patterns or self._finder)
+
+    def load(self) -> None:
+        """As `Finder.load`. Call it where a process starts."""
+        if self._finder is not None:
+            self._finder.load()
 
     def only(self, *kinds: str) -> "Redactor":
         """One that masks these kinds only, as far as this one does."""
         return Redactor(self._kinds.keys() & set(kinds), {})
+
+    def by_patterns(self) -> "Redactor":
+        """One that masks what patterns find alone: for sentences of ours, in which models see names."""
+        redactor = Redactor(self._kinds, {})
+        redactor._patterns = self._patterns
+        return redactor
 
     def masked(self, text: str, counts: Counter[str] | None = None) -> str:
         """The text with everything masked.
 
         Args:
             counts: kind, or name of a pattern -> how many were masked; is added to.
+
+        Raises:
+            RedactionError: the finder failed.
         """
-        found = self._found(text)
-        if not found:
-            return text
-        characters = list(text)
-        for kind, (start, end) in found:
-            mask = masked_characters(text[start:end])
-            if mask != text[start:end]:
-                characters[start:end] = mask
-                if counts is not None:
-                    counts[kind] += 1
-        return "".join(characters)
+        return mask(text, self.find(text), counts)
+
+    def masked_message(self, text: str) -> str:
+        """A message for a log or a record of faults; where it cannot be masked, a sentence in its place."""
+        try:
+            return self.masked(text)
+        except LorabelError as error:
+            return f"(a message is withheld, since it cannot be masked: {error})"
 
     def secrets(self, text: str) -> list[str]:
-        """The parts of a text that are masked."""
-        return [text[start:end] for _, (start, end) in self._found(text)]
+        """The parts of a text that are masked. Raises RedactionError, as `masked` does."""
+        return [text[each.start : each.end] for each in self.find(text)]
 
-    def _found(self, text: str) -> list[tuple[str, Range]]:
-        """What is found, each kind in the text as it is: what one kind masks, another may find, too."""
-        found = [(name, place) for name, find in self._kinds.items() for place in find(text)]
+    def find(self, text: str) -> list[Found]:
+        """What is masked in a text, in its order, without overlaps.
+
+        Each kind is looked for in the text as it is: what one kind masks, another may find, too.
+
+        Raises:
+            RedactionError: the finder failed.
+        """
+        found = [Found(name, *place) for name, find in self._kinds.items() for place in find(text)]
         for name, pattern in self._patterns.items():
             try:
-                found += [(name, match.span()) for match in pattern.finditer(text, timeout=TIMEOUT_S)]
+                found += [Found(name, *match.span()) for match in pattern.finditer(text, timeout=TIMEOUT_S)]
             except TimeoutError:
-                found.append((TIMED_OUT, (0, len(text))))
-        return found
+                found.append(Found(TIMED_OUT, 0, len(text)))
+        return united(found + self._found_by_finder(text))
+
+    def _found_by_finder(self, text: str) -> list[Found]:
+        if self._finder is None:
+            return []
+        try:
+            return list(self._finder.find(text))
+        except LorabelError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the text must not be stored
+            where = _place_of(error)
+        # Raised here, so that it has no context: the other error's message may have a part of the text.
+        raise RedactionError(
+            f"a text of {len(text):,} characters cannot be masked ({where}), so it is not stored; please report "
+            "it, and leave out of REDACT what fails meanwhile"
+        )
+
+
+def _place_of(error: Exception) -> str:
+    """The type of an error, and where it was raised."""
+    places = extract_tb(error.__traceback__)
+    last = places[-1] if places else None
+    return type(error).__name__ + ("" if last is None else f" at {Path(last.filename).name}:{last.lineno}")
+
+
+def united(found: Iterable[Found]) -> list[Found]:
+    """What overlaps, as one, of the kind of the longest; of several that are as long, of the most certain."""
+    groups: list[list[Found]] = []
+    end = 0
+    for each in sorted(found, key=lambda each: each.start):
+        if groups and each.start < end:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+        end = max(end, each.end)
+    united = []
+    for group in groups:
+        strongest = max(group, key=lambda each: (each.end - each.start, each.score))
+        united.append(strongest._replace(start=group[0].start, end=max(each.end for each in group)))
+    return united
+
+
+def mask(text: str, found: Iterable[Found], counts: Counter[str] | None = None) -> str:
+    """The text with what was found masked.
+
+    Args:
+        found: without overlaps.
+        counts: as in `Redactor.masked`. What is masked already is not counted.
+    """
+    characters = list(text)
+    for kind, start, end, _ in found:
+        masked = masked_characters(text[start:end])
+        if masked != text[start:end]:
+            characters[start:end] = masked
+            if counts is not None:
+                counts[kind] += 1
+    return "".join(characters)
 
 
 def masked_characters(text: str) -> str:

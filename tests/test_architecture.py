@@ -40,6 +40,7 @@ MAY_SEE_THE_ENVIRONMENT = (
     "lorabel/settings.py",
     "lorabel/commands/model_folder.py",
     "lorabel/commands/child.py",
+    "lorabel/redactors.py",
     "lorabel/demo/",
     "backend/gunicorn.conf.py",
 )

@@ -178,7 +178,7 @@ def carry_out(run_id: int, work: Callable[[BulkRunContext], None]) -> None:
         log.info("bulk %s", error)
     except Exception as error:
         log.exception("bulk run %d failed", run_id)
-        _fail(services, run, short_reason(error))
+        _fail(services, run, services.redactor.masked_message(short_reason(error)))
     with services.store.read() as session:
         queued_runs = bulk_runs.list_queued(session)
     for queued_run in queued_runs:

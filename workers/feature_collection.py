@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError
 from lorabel.contracts import Input
 from lorabel.database import task_features
 from lorabel.database.tables import Project, now
-from lorabel.errors import UnreadableError, cut
+from lorabel.errors import RedactionError, UnreadableError, cut
 from lorabel.feature_contracts import Features
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow, Priority
@@ -134,8 +134,11 @@ def ask_for_features(
 def _masked(answer: Features | str, redactor: Redactor) -> Features | str:
     """What the model server answered, with lines that it has read in pictures as REDACT says."""
     if isinstance(answer, str):
-        return redactor.masked(answer)
-    lines = (line.model_copy(update={"text": redactor.masked(line.text)}) for line in answer.lines)
+        return redactor.masked_message(answer)
+    try:
+        lines = [line.model_copy(update={"text": redactor.masked(line.text)}) for line in answer.lines]
+    except RedactionError as error:
+        return str(error)
     return answer.model_copy(update={"lines": tuple(lines)})
 
 

@@ -74,7 +74,7 @@ def finetune(run_id: int) -> None:
             _train(services, run)
     except Exception as error:
         log.exception("run %d failed", run_id)
-        _fail(services, run, short_reason(error))
+        _fail(services, run, services.redactor.masked_message(short_reason(error)))
     with services.store.read() as session:
         queued_run = training_runs.find_queued(session, run.project_id)
     if queued_run is not None:

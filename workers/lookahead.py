@@ -60,7 +60,9 @@ def predict_ahead(services: Services, project_id: int, after: int, event_id: int
     jobs = services.jobs
     if not model.bound.bindings or (event is None and jobs.is_far_enough(project, after)):
         return 0
-    tasks = dict(_created_tasks(services, event) if event else _next_open_tasks(services, project, model, after))
+    tasks = dict(
+        _created_tasks(services, project, event) if event else _next_open_tasks(services, project, model, after)
+    )
     known = jobs.predicted.known(project, tasks)
     new_tasks = {task_id: data for task_id, data in tasks.items() if task_id not in known}
     if not new_tasks:
@@ -91,6 +93,16 @@ def _next_open_tasks(
     return [(task.task_id, task.data) for task in page.tasks if model.version not in task.versions]
 
 
-def _created_tasks(services: Services, event: Event) -> Iterable[tuple[int, TaskData]]:
+def _created_tasks(services: Services, project: Project, event: Event) -> Iterable[tuple[int, TaskData]]:
+    """The id and data of the tasks that an event brought. With REDACT, Label Studio is asked for them: the stored
+    texts are masked, and the model will be asked about those that annotators see."""
     tasks = json.loads(event.payload)["tasks"][: services.settings.ahead_tasks]
-    return [(task["id"], task["data"]) for task in tasks if isinstance(task.get("data"), dict)]
+    if not services.redactor.is_on:
+        return [(task["id"], task["data"]) for task in tasks if isinstance(task.get("data"), dict)]
+    access = api_access(project, services.settings)
+    if access is None or not tasks:
+        return []
+    with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
+        check_identity(client, project)
+        asked = client.tasks_of(project.label_studio_id, [task["id"] for task in tasks])
+    return [(task.task_id, task.data) for task in asked]

@@ -191,7 +191,11 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
         if task.task_id in new:
             _delete(context, [*old_ids[task.task_id], *_superseded_ids(task, wanted)])
     outcome.written_ids |= final.keys()
-    outcome.unreadable |= {task_id: predicted.unreadable for task_id, predicted in by_task.items()}
+    redactor = context.services.redactor
+    outcome.unreadable |= {
+        task.task_id: unreadable_tasks.masked(by_task[task.task_id].unreadable, redactor, task.data)
+        for task in tasks
+    }
     _keep_embeddings(context, tasks, resolve)
     reasons = [predicted.unreadable for predicted in predictions]
     return not any(reason is not None and reason.is_late for reason in reasons)

@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from lorabel.database import project_heads, projects, training_runs, vocabularies
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, now
-from lorabel.errors import LabelStudioError
+from lorabel.errors import LabelStudioError, RedactionError
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.project_identity import check_identity
@@ -137,14 +137,20 @@ def _compare_tasks(
     task_ids: list[int] = []
     added = 0
     batch: list[Received] = []
+    unmasked: list[RedactionError] = []
     for task in client.annotated_tasks(project.label_studio_id, changed_since):
         task_ids.append(task.task_id)
-        batch += _received(task, services.redactor)
+        try:
+            batch += _received(task, services.redactor)
+        except RedactionError as error:
+            unmasked.append(error)
         seen_ids.update(annotation["id"] for annotation in task.annotations)
         if len(batch) >= TASKS_PER_TRANSACTION:
             added += _add(services, project_id, batch)
             batch = []
     added += _add(services, project_id, batch)
+    if unmasked:
+        log.error("project %d: annotations of %d tasks are left out: %s", project_id, len(unmasked), unmasked[0])
     # Annotations that arrived while the pages were read may be newer than the pages, so they are left out.
     stored = select(Annotation.id).where(
         Annotation.project_id == project_id, Annotation.is_deleted.is_(False), Annotation.received_at < started
@@ -173,6 +179,7 @@ def _compare_tasks(
 
 
 def _received(task: AnnotatedTask, redactor: Redactor) -> list[Received]:
+    """What is stored of a task's annotations. Raises RedactionError if it cannot be masked."""
     data, annotations, predictions = task.data, task.annotations, task.predictions
     if redactor.is_on:
         body = {"data": data, "annotations": annotations, "predictions": predictions}

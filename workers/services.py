@@ -18,6 +18,7 @@ from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.media.fetching import Fetcher
 from lorabel.redaction import Redactor
+from lorabel.redactors import make_redactor
 from lorabel.search.searcher import Searcher
 from lorabel.settings import Settings
 
@@ -48,6 +49,9 @@ class Services:
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
+        """Open the services. Raises SettingsError where REDACT names what cannot be masked here."""
+        redactor = make_redactor(settings)
+        redactor.load()
         return cls(
             settings,
             Store.open(settings),
@@ -56,7 +60,7 @@ class Services:
             Fetcher(settings),
             ModelClient(settings),
             Authorizations(),
-            Redactor(settings.redacted_kinds, settings.redact_patterns),
+            redactor,
         )
 
     @staticmethod

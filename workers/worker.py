@@ -21,6 +21,7 @@ from rq.timeouts import TimerDeathPenalty
 
 from lorabel import logs
 from lorabel.database.jobs import BULK, JOB_FUNCTIONS, LIGHT, LOOKAHEAD, TRAIN, Jobs
+from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 from lorabel.startup import garbage_collector_paused
 from workers.services import Services
@@ -78,6 +79,15 @@ class Worker(SimpleWorker):
 
     death_penalty_class = TimerDeathPenalty
     job_class = ListedJob
+    redactor: Redactor | None = None
+
+    def handle_job_failure(
+        self, job: Job, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
+    ) -> None:
+        """Also masks the traceback, which RQ keeps in Redis: an error's message may quote a task."""
+        if self.redactor is not None:
+            exc_string = self.redactor.masked_message(exc_string)
+        super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Also restores the worker's entry if Redis lost its data: RQ itself writes it only once."""
@@ -136,7 +146,9 @@ def _wait_for_redis(jobs: Jobs) -> None:
 def work(queue_name: str, settings: Settings, worker_type: type[Worker] = Worker) -> None:
     """Do the queue's jobs until a signal."""
     redis = Redis.from_url(settings.redis)
-    make_worker(queue_name, redis, worker_type).work(logging_level="WARNING")
+    worker = make_worker(queue_name, redis, worker_type)
+    worker.redactor = Services.current().redactor
+    worker.work(logging_level="WARNING")
 
 
 def make_worker(queue_name: str, redis: Redis, worker_type: type[Worker]) -> Worker:

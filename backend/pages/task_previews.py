@@ -17,12 +17,16 @@ from lorabel.errors import LabelConfigError, LabelStudioError, UnreadableError
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.project_identity import project_client
 from lorabel.labeling.label_config import ObjectTag, parse
+from lorabel.labeling.redacted_bodies import RedactedBody
 from lorabel.labeling.task_content import MODALITIES, optional_contents
+from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MOST_TEXT = 200
+# So many more characters are looked at, for what begins before the cut.
+BESIDE = 300
 # A longer text is not read for a preview of MOST_TEXT characters: HTML takes long.
 LONGEST_SHOWN = 100_000
 LABEL_STUDIO_TIMEOUT_S = 5.0
@@ -51,8 +55,8 @@ class Preview:
 class TaskPreviews:
     """Previews of tasks: from their annotations, else asked from Label Studio and kept for KEPT_S. Thread-safe."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings, self._store = settings, store
+    def __init__(self, settings: Settings, store: Store, redactor: Redactor) -> None:
+        self._settings, self._store, self._redactor = settings, store, redactor
         self._kept: TTLCache[tuple[int, int], Preview] = TTLCache(
             KEPT_BYTES, KEPT_S, getsizeof=lambda preview: preview.nbytes
         )
@@ -71,9 +75,16 @@ class TaskPreviews:
         return previews | self.keep(project, asked)
 
     def data(self, project: Project, task_id: int) -> dict[str, Any] | None:
-        """The data of a task; None if it is not known here, and Label Studio does not tell it."""
-        known = self._annotated(project, [task_id]) or self._ask(project, [task_id])
-        data = known.get(task_id)
+        """The data of a task, masked; None if it is not known here, and Label Studio does not tell it.
+
+        Raises:
+            RedactionError: it cannot be masked.
+        """
+        known = self._annotated(project, [task_id])
+        asked = {} if known else self._ask(project, [task_id])
+        if asked and self._redactor.is_on:
+            asked = {task_id: RedactedBody(self._redactor).of({"data": asked.get(task_id)})["data"]}
+        data = (known or asked).get(task_id)
         return data if isinstance(data, dict) else None
 
     def keep(self, project: Project, data: Mapping[int, Any]) -> dict[int, Preview]:
@@ -88,7 +99,11 @@ class TaskPreviews:
 
     def _make(self, project: Project, data: Mapping[int, Any]) -> dict[int, Preview]:
         tags = _object_tags(project)
-        return {task_id: _preview(tags, task) for task_id, task in data.items() if isinstance(task, dict)}
+        return {
+            task_id: _preview(tags, task, self._redactor)
+            for task_id, task in data.items()
+            if isinstance(task, dict)
+        }
 
     def _annotated(self, project: Project, task_ids: Sequence[int]) -> dict[int, Any]:
         """Data of tasks that have an annotation here."""
@@ -157,7 +172,7 @@ def picture_urls(project: Project, data: dict[str, Any]) -> list[str]:
     return urls
 
 
-def _preview(tags: Iterable[ObjectTag], data: dict[str, Any]) -> Preview:
+def _preview(tags: Iterable[ObjectTag], data: dict[str, Any], redactor: Redactor) -> Preview:
     texts, picture_url = [], None
     for tag in tags:
         shown = tag.shown(data)
@@ -174,6 +189,8 @@ def _preview(tags: Iterable[ObjectTag], data: dict[str, Any]) -> Preview:
             else:
                 texts.append(_text(content))
     text = " · ".join(" ".join(text.split()) for text in texts if text.strip())
+    # Masked before it is cut: a part of an address may not look like one.
+    text = redactor.masked_message(text[: MOST_TEXT + BESIDE]) if redactor.is_on else text
     return Preview(text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}…", picture_url)
 
 

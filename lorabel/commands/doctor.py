@@ -25,8 +25,13 @@ from lorabel.errors import ModelServerError, NotFoundError, SecretKeyError, Sett
 from lorabel.inference import unreadable_tasks
 from lorabel.inference.messages import ModelsResponse
 from lorabel.inference.model_client import ModelClient
+from lorabel.redactors import ProcessRecognizers
 from lorabel.settings import Settings
 
+INSTALL_PRESIDIO = (
+    "run `pip install 'lorabel[presidio]'` where Presidio is missing, and correct what REDACT, REDACT_LANGUAGE or "
+    "REDACT_SPACY_MODEL names"
+)
 NO_MODEL_SERVER = "run `lorabel up`, or set MODEL_SERVER_URL"
 
 
@@ -68,6 +73,8 @@ class _Doctor:
     def checks(self, project_ids: Collection[int] | None) -> Iterator[Check]:
         yield check("database", self.database, "run `lorabel up`, or set DATABASE_URL to a database that answers")
         yield check("tokens", self.tokens, "see `lorabel keys`")
+        if self.settings.redacted_entities:
+            yield check("redaction", self.redaction, INSTALL_PRESIDIO)
         yield check("redis", self.redis, "run `lorabel up`, or set REDIS_URL to a Redis that answers")
         yield check("backend", self.backend, RUN)
         model_server = check("model server", self.device, NO_MODEL_SERVER)
@@ -89,6 +96,14 @@ class _Doctor:
             return f"{count} are encrypted, keys: {self.store.keyring.check()}"
         except SecretKeyError as error:
             raise CheckFailed(str(error), "see `lorabel keys`") from error
+
+    def redaction(self) -> str:
+        """Check that all that REDACT names can be masked on this machine."""
+        try:
+            entities = ProcessRecognizers(self.settings).entities
+        except SettingsError as error:
+            raise CheckFailed(str(error), INSTALL_PRESIDIO) from error
+        return f"Presidio looks for {', '.join(entities)}"
 
     def redis(self) -> str:
         if not self.jobs.is_reachable():

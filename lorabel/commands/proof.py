@@ -17,6 +17,7 @@ from lorabel.label_studio.records import ProjectInfo
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from lorabel.redaction import Redactor
+from lorabel.redactors import make_redactor
 from lorabel.settings import Settings
 
 DOCTOR = "`lorabel doctor` looks at each part"
@@ -52,8 +53,7 @@ def prove(
         return False, f"no task can be predicted without its base model: {reason}; {DOCTOR}"
     if reason is not None:
         return False, f"task {task_id} cannot be read: {reason}; {DOCTOR}"
-    redactor = Redactor(settings.redacted_kinds, settings.redact_patterns)
-    return read_answer(answer, silent, version_name(own_id, 0), redactor)
+    return read_answer(answer, silent, version_name(own_id, 0), make_redactor(settings))
 
 
 def read_answer(answer: Any, silent: str, base_version: str, redactor: Redactor) -> tuple[bool, str]:
@@ -82,7 +82,7 @@ def read_answer(answer: Any, silent: str, base_version: str, redactor: Redactor)
     if regions == [] and prediction.get("score"):
         # A problem that allows any number of labels can answer with none.
         return True, f"task {task_id} was predicted to show none of the labels"
-    quoted = redactor.masked(repr(predictions))
+    quoted = redactor.masked_message(repr(predictions))
     return False, (
         f"task {task_id} was asked for, and {quoted:.200} came back: the model is not ready, or its answer "
         f"cannot be used; {DOCTOR}"
@@ -114,7 +114,7 @@ def _unreadable_reason(store: Store, own_id: int, task_id: Any) -> str | None:
 def _shown(value: Any, redactor: Redactor) -> str:
     """The value of a region, masked, without the hundreds of numbers of a mask or a polygon."""
     if not isinstance(value, dict):
-        return redactor.masked(str(value))
+        return redactor.masked_message(str(value))
     return str({name: _shown_field(field, redactor) for name, field in value.items()})
 
 
@@ -124,4 +124,4 @@ def _shown_field(field: Any, redactor: Redactor) -> Any:
         return f"{len(field)} numbers" if is_long else [_shown_field(item, redactor) for item in field]
     if isinstance(field, dict):
         return {name: _shown_field(item, redactor) for name, item in field.items()}
-    return redactor.masked(field) if isinstance(field, str) else field
+    return redactor.masked_message(field) if isinstance(field, str) else field

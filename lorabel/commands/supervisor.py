@@ -30,6 +30,7 @@ from lorabel.database.jobs import BULK, LIGHT, TRAIN, Jobs
 from lorabel.database.store import Store
 from lorabel.errors import LorabelError, SettingsError
 from lorabel.network import server_tls
+from lorabel.redactors import make_redactor
 from lorabel.settings import Settings
 
 if TYPE_CHECKING:
@@ -136,11 +137,12 @@ class Supervisor:
 
         Raises:
             SettingsError: DATA_DIR is in use, a port is taken, the folder of a base model is missing, a
-                certificate cannot be used, or there is no redis-server.
+                certificate cannot be used, REDACT names what cannot be masked here, or there is no redis-server.
             LorabelError: Redis does not start.
         """
         check_model_folders(self.settings)
         check_certificates(self.settings)
+        make_redactor(self.settings).load()
         self.claim()
         check_port(self.settings.host, self.settings.port, "PORT")
         check_port(self.settings.model_server_host, self.settings.model_server_port, "MODEL_SERVER_URL")

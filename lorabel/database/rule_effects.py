@@ -99,12 +99,12 @@ def _task_ids(project_id: int, task_ids: Collection[int]) -> Select[Any]:
 
 def _kept(removal: Removal, redactor: Redactor) -> dict[str, str | bool]:
     """What is stored of a removal. It is masked before it is cut: a part of an address may not look like one."""
-    what = redactor.masked(removal.what) if removal.is_text else removal.what
+    what = redactor.masked_message(removal.what) if removal.is_text else removal.what
     return {
         "from_name": storable(removal.from_name),
         "what": storable(what[:LONGEST_WHAT]),
         "is_text": removal.is_text,
-        "why": storable(redactor.masked(removal.why)[:LONGEST_WHY]),
+        "why": storable(redactor.masked_message(removal.why)[:LONGEST_WHY]),
     }
 
 

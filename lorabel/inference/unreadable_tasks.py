@@ -3,6 +3,8 @@
 import logging
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -10,6 +12,8 @@ from sqlalchemy.orm import Session
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Project, UnreadableTask, now
 from lorabel.inference.requests import Unreadable
+from lorabel.labeling.redacted_bodies import masked_reason
+from lorabel.redaction import Redactor
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +40,25 @@ def known(session: Session, project_id: int) -> frozenset[int]:
     )
 
 
+def masked(unreadable: Unreadable | None, redactor: Redactor, data: Any) -> Unreadable | None:
+    """Why a task could not be read, without the personal data that the reason may quote.
+
+    Args:
+        data: the task's.
+    """
+    # A late one has not been looked at, so its reason quotes nothing, and there may be thousands.
+    if unreadable is None or unreadable.is_late or not redactor.is_on:
+        return unreadable
+    return replace(unreadable, reason=masked_reason(redactor, data, unreadable.reason))
+
+
 def write(
     store: Store, project_id: int, reasons: Mapping[int, Unreadable | None], before: Collection[int]
 ) -> None:
     """Store the tasks that could not be read, and delete those that could be read now. Usually there are none.
 
     Args:
-        reasons: by task id why the task could not be read, or None if it was read.
+        reasons: by task id why the task could not be read, as `masked` returns it, or None if it was read.
         before: what `known` returned a short time ago.
     """
     unreadable = {task_id: reason for task_id, reason in reasons.items() if reason is not None}

@@ -2,11 +2,15 @@
 
 import time
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 
+from lorabel.errors import RedactionError, SettingsError
 from lorabel.redaction import KINDS, TIMED_OUT, Redactor, compile_pattern, masked_part
+from lorabel.redactors import make_redactor
 from lorabel.settings import Settings
+from tests.finders import WordFinder
 
 ALL = Redactor(KINDS, {})
 
@@ -95,6 +99,34 @@ def test_an_own_pattern_is_masked_under_its_name() -> None:
     assert counts == {"customer": 1}
 
 
+def test_what_overlaps_is_masked_as_a_whole_and_counted_once_as_the_longest() -> None:
+    counts: Counter[str] = Counter()
+    finder = WordFinder({"Anna Bell 4111": "PERSON", "Bell": "LOCATION"})
+    redactor = Redactor(["credit_card", "email"], {"street": r"Bell \d{4} \d{4}"}, finder)
+    masked = redactor.masked("to Anna Bell 4111 1111 1111 1111, a@b.de", counts)
+    assert masked == "to Xxxx Xxxx 0000 0000 0000 0000, x@x.xx"
+    assert counts == {"credit_card": 1, "email": 1}
+    assert redactor.secrets("Anna Bell 4111 1111 1111 1111") == ["Anna Bell 4111 1111 1111 1111"]
+
+
+def test_of_two_kinds_that_are_as_long_the_more_certain_one_is_counted() -> None:
+    counts: Counter[str] = Counter()
+    Redactor([], {"mine": "Bell"}, WordFinder({"Bell": "PERSON"})).masked("Bell", counts)
+    assert counts == {"mine": 1}
+
+
+def test_a_finder_that_fails_lets_nothing_through_and_its_error_says_nothing_of_the_text() -> None:
+    redactor = Redactor(["email"], {}, WordFinder({}, fault="Anna"))
+    with pytest.raises(RedactionError, match=r"a text of 9 characters .*ValueError at finders.py:\d+") as caught:
+        redactor.masked("Anna Bell")
+    assert "Anna" not in str(caught.value)
+    assert caught.value.__context__ is None
+    withheld = redactor.masked_message("Anna Bell")
+    assert "withheld" in withheld and "Anna" not in withheld
+    assert redactor.masked_message("a@b.de") == "x@x.xx"
+    assert redactor.by_patterns().masked("Anna at a@b.de") == "Anna at x@x.xx"
+
+
 def test_a_pattern_that_takes_too_long_has_the_whole_text_masked() -> None:
     counts: Counter[str] = Counter()
     began = time.monotonic()
@@ -121,6 +153,25 @@ def test_wrong_settings_are_refused() -> None:
         Settings(redact="emial")
     with pytest.raises(ValueError, match="'mine' is no regular expression"):
         Settings(redact_patterns={"mine": "("})
+    with pytest.raises(ValueError, match="REDACT_SPACY_MODEL is set, and REDACT names nothing that it finds"):
+        Settings(redact="email", redact_spacy_model="en_core_web_sm")
+
+
+def test_emails_are_found_by_our_pattern_also_where_presidio_is_asked_for_them() -> None:
+    for redact in ("presidio", "EMAIL_ADDRESS, US_SSN"):
+        settings = Settings(redact=redact)
+        assert settings.redacted_kinds == ["email"]
+        assert settings.redacted_entities == (("presidio",) if redact == "presidio" else ("US_SSN",))
+    assert Settings(redact="EMAIL_ADDRESS").redacted_entities == ()
+    assert not Settings(redact="email,phone").redacted_entities
+
+
+@pytest.mark.skipif(find_spec("presidio_analyzer") is not None, reason="Presidio is installed")
+def test_without_presidio_what_to_install_is_said_and_nothing_is_let_through() -> None:
+    redactor = make_redactor(Settings(redact="presidio"))
+    with pytest.raises(SettingsError, match=r"REDACT names presidio.*install lorabel\[presidio\]"):
+        redactor.load()
+    assert "Anna" not in redactor.masked_message("Anna")
 
 
 def test_a_part_that_begins_inside_of_a_secret_shows_nothing_of_it() -> None:

@@ -14,6 +14,7 @@ from rq.serializers import JSONSerializer
 
 from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.database.jobs import COLLECT_JOB, JOB_FUNCTIONS, LIGHT, Jobs
+from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 from workers import accept_tasks, collect, finetune, forget, label_errors, lookahead, order, preannotate, worker
 
@@ -73,6 +74,18 @@ def test_other_functions_are_refused_too(redis: Redis, function: str) -> None:
     forged = put(redis, function, "1")
     work(redis)
     assert "RefusedJobError" in (forged.latest_result().exc_string or "")
+
+
+def test_what_a_job_failed_with_is_kept_masked(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ValueError("of anna.bell@mail.example.com")
+
+    monkeypatch.setattr(collect, "collect", fail)
+    failed = put(redis, COLLECT_JOB)
+    masking = worker.make_worker(LIGHT, redis, worker.ThreadWorker)
+    masking.redactor = Redactor(["email"], {})
+    masking.work(burst=True, logging_level="WARNING")
+    assert "ValueError: of xxxx.xxxx@" in (failed.latest_result().exc_string or "")
 
 
 def test_a_method_of_an_argument_is_refused(redis: Redis) -> None:

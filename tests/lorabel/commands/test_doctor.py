@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -149,3 +150,15 @@ def test_what_the_newest_training_run_skipped_is_shown_with_the_reasons(
     failed = examine(settings, project_id=7)[-1]
     assert (failed.is_ok, failed.finding) == (False, "run 3 failed: no weights")
     assert failed.remedy
+
+
+@pytest.mark.skipif(find_spec("presidio_analyzer") is not None, reason="Presidio is installed")
+def test_redaction_that_needs_presidio_says_what_to_install(
+    settings_without_processes: Settings, store: Store
+) -> None:
+    settings = settings_without_processes.model_copy(update={"redact": "email,PERSON"})
+    redaction = {check.name: check for check in examine(settings)}["redaction"]
+    assert not redaction.is_ok
+    assert "REDACT names PERSON, which needs Presidio; install lorabel[presidio]" in redaction.finding
+    assert "pip install 'lorabel[presidio]'" in redaction.remedy
+    assert "redaction" not in {check.name for check in examine(settings_without_processes)}
