@@ -29,7 +29,7 @@ def test_features_of_a_run_are_kept_unless_the_model_server_has_another_precisio
 ) -> None:
     projects.upsert(store, PROJECT, label_config="<View/>")
     question = LabelsInput(contents=(TEXT,), labels=(("a",), ("b",)))
-    example = TrainingExample((1,), 7, question, LabelTarget((1.0, 0.0)), 0, True)
+    example = TrainingExample((1,), 7, question, LabelTarget((0,)), 0, True)
     judgement = Judgement(True, "better", Metrics("accuracy", {}), Metrics("accuracy", {}))
     candidate = Candidate(
         judgement,
