@@ -4,11 +4,11 @@
     python -m benchmarks.quantised --only digits --seeds 1
     python -m benchmarks.quantised --only speed
 
-`digits` and `tickets` are those of `benchmarks.curves`, with more test tasks: zero-shot, a head on 160 annotations,
-and a head on the features of a LoRA adapter that was trained in float32 and is served on the base model in each
-precision. `boxes` are drawn scenes and the demo's detector. Each loss is that of the same tasks, so that half a
-point can be told. `speed` is the image tower of a ViT-B-32 with random weights; other ways to 8 bits are measured
-where their packages are installed (`torchao`; `onnx` and `onnxruntime`; `openvino` and `nncf`).
+`digits` and `tickets` are those of `benchmarks.curves`, with more test tasks: zero-shot, a head on 160
+annotations, and a head on the features of a LoRA adapter that was trained in float32 and is served on the base
+model in each precision. `boxes` are drawn scenes and the demo's detector. Each loss is that of the same tasks, so
+that half a point can be told. `speed` is the image tower of a ViT-B-32 with random weights; other ways to 8 bits
+are measured where their packages are installed (`torchao`; `onnx` and `onnxruntime`; `openvino` and `nncf`).
 
 Figures are added to those of earlier calls in build/quantised/quantised.json. The tables are about all of them.
 """
@@ -100,14 +100,15 @@ def _loss_table(losses: Sequence[Loss]) -> list[str]:
         lost = f"{loss.points:+.2f} ({loss.low:+.2f} to {loss.high:+.2f}){verdict}" if loss.is_compared else ""
         changed = "" if loss.changed is None or not loss.is_compared else f"{loss.changed:.1%}"
         lines.append(
-            f"| {loss.name} | {loss.way} | {loss.precision} | {loss.right:.4f} | {lost} | {changed} | {loss.tested} |"
+            f"| {loss.name} | {loss.way} | {loss.precision} | {loss.right:.4f} | {lost} | {changed} "
+            f"| {loss.tested} |"
         )
     return ["\n".join(lines)] if losses else []
 
 
 def _speed_table(speeds: Sequence[Speed]) -> list[str]:
     lines = [
-        "| ViT-B-32 | pictures in a batch | ms a picture, least (median) | ms of CPU | weights, MB | error of features |",
+        "| ViT-B-32 | batch | ms a picture, least (median) | ms of CPU | weights, MB | error of features |",
         "|---|---|---|---|---|---|",
     ]
     lines += [

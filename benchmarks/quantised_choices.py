@@ -108,7 +108,10 @@ def _with_many_tests(data_set: lora_depth.DataSet) -> lora_depth.DataSet:
     tested = [*data_set.test, *data_set.tasks[:keep]]
     left = data_set.tasks[keep:]
     return replace(
-        data_set, test=tested, tasks=left, order=lambda seed: list(np.random.default_rng(seed).permutation(len(left)))
+        data_set,
+        test=tested,
+        tasks=left,
+        order=lambda seed: list(np.random.default_rng(seed).permutation(len(left))),
     )
 
 
@@ -123,7 +126,9 @@ def _guesses(course: Course, seed: int) -> dict[str, dict[str, Guesses]]:
     ways[ZERO_SHOT] = {name: _best(of_name) for name, of_name in scores.items()}
     for way, with_adapter in ((HEAD, None), (ADAPTER, adapter)):
         fitted_on = {name: each.features(train, with_adapter) for name, each in served.items()}
-        tested = {name: to_fit(subject.test, each.features(subject.test, with_adapter)) for name, each in served.items()}
+        tested = {
+            name: to_fit(subject.test, each.features(subject.test, with_adapter)) for name, each in served.items()
+        }
         heads = {name: _fit(train, features) for name, features in fitted_on.items()}
         ways[way] = {name: _answered(heads[name], tested[name], scores[name]) for name in served}
         if with_adapter is None:
@@ -186,5 +191,3 @@ def _loss(
     lost = 100 * (before - right)
     name, tested = course.subject.data_set.name, len(course.truth)
     return Loss(name, way, precision, float(right.mean()), *interval(lost), changed, tested)
-
-

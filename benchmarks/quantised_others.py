@@ -47,7 +47,7 @@ def installed(tower: nn.Module, pictures: Tensor, folder: Path) -> list[Contesta
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 contestants += make(tower, pictures, folder)
-        except Exception as error:  # what fails in a package of others is a result, too
+        except Exception as error:  # noqa: BLE001  what fails in a package of others is a result, too
             print(f"{make.__name__}: {type(error).__name__}: {error}", file=sys.stderr)
     return contestants
 
@@ -134,7 +134,9 @@ def _in_onnx_runtime(name: str, file: Path) -> Contestant:
     )
 
 
-def _in_openvino(name: str, compiled: Callable[[Sequence[object]], Mapping[int, object]], nbytes: int) -> Contestant:
+def _in_openvino(
+    name: str, compiled: Callable[[Sequence[object]], Mapping[int, object]], nbytes: int
+) -> Contestant:
     return Contestant(name, lambda pictures: torch.from_numpy(compiled([pictures.numpy()])[0]), nbytes)
 
 

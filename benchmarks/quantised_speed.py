@@ -100,9 +100,7 @@ def _nbytes(module: nn.Module) -> int:
     return size
 
 
-def _measure(
-    contestants: list[Contestant], pictures: Tensor, truth: Tensor, rounds: int
-) -> Iterator[Speed]:
+def _measure(contestants: list[Contestant], pictures: Tensor, truth: Tensor, rounds: int) -> Iterator[Speed]:
     for batch in BATCHES:
         some = pictures[:batch]
         walls: dict[str, list[float]] = {each.name: [] for each in contestants}

@@ -10,7 +10,8 @@ from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.generation.remote import RemoteGenerator
 from lorabel.families.generator import Generator
-from lorabel.families.int8_layers import check_cpu, quantize_layers
+from lorabel.families.int8_layers import quantize_layers
+from lorabel.families.int8_products import check_cpu
 from lorabel.families.loading import load_family
 from lorabel.families.packed_layers import pack_layers
 from lorabel.settings import Settings

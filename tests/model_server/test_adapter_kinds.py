@@ -192,7 +192,9 @@ def in_8_bits(family: DualEncoder) -> DualEncoder:
     return family
 
 
-def test_adapters_of_all_kinds_are_right_on_weights_of_8_bits(source: str, adapter_folders: AdapterFolders) -> None:
+def test_adapters_of_all_kinds_are_right_on_weights_of_8_bits(
+    source: str, adapter_folders: AdapterFolders
+) -> None:
     """PEFT adds an adapter to whatever its base layer computes, and takes the norms of DoRA from its weights."""
     base = features(in_8_bits(load(source)))
     served = in_8_bits(load(source))

@@ -46,7 +46,9 @@ def test_encoders_are_served_with_weights_of_8_bits(family_type: type[Encoder], 
     assert isinstance(served, Encoder)
     assert {type(layers[name]) for name in served.tower_layers()} == {Int8Linear}
     assert not has_int8_weights(layers["heads"])
-    assert len(served.lora_layers()) == len(load_family(family_type, settings(family_type, tmp_path)).lora_layers())
+    assert len(served.lora_layers()) == len(
+        load_family(family_type, settings(family_type, tmp_path)).lora_layers()
+    )
 
 
 @pytest.mark.parametrize("family_type", ENCODERS, ids=lambda family: family.name)
@@ -125,12 +127,16 @@ def test_features_say_that_they_are_of_8_bits(tmp_path: Path) -> None:
 
 def test_a_gpu_is_refused_with_what_to_set(tmp_path: Path) -> None:
     on_meta = settings(DualEncoder, tmp_path).model_copy(update={"device": "meta"})
-    with pytest.raises(SettingsError, match="on CPUs only, and DEVICE=meta is meta; set DEVICE=cpu, or PRECISION=auto"):
+    with pytest.raises(
+        SettingsError, match="on CPUs only, and DEVICE=meta is meta; set DEVICE=cpu, or PRECISION=auto"
+    ):
         load_served(DualEncoder, on_meta)
 
 
 def test_a_generator_is_refused_with_what_to_set(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="the generator has no weights of 8 bits; set PRECISION=auto, or GENERATOR_URL"):
+    with pytest.raises(
+        SettingsError, match="the generator has no weights of 8 bits; set PRECISION=auto, or GENERATOR_URL"
+    ):
         load_served(Generator, settings(Generator, tmp_path))
 
 
