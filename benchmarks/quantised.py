@@ -29,7 +29,7 @@ import torch
 
 from benchmarks import quantised_boxes, quantised_choices
 from benchmarks.machine import describe
-from benchmarks.quantised_loss import Loss
+from benchmarks.quantised_loss import FLOAT32, Loss
 from benchmarks.quantised_speed import Speed
 from lorabel.commands.supervisor import PATIENCE
 from lorabel.settings import Settings
@@ -47,6 +47,7 @@ def main() -> int:
     options = _parse()
     torch.set_num_threads(options.threads)
     FOLDER.mkdir(parents=True, exist_ok=True)
+    precisions = (FLOAT32, *options.against)
     for name in options.only:
         print(f"{name} ...", file=sys.stderr, flush=True)
         if name == SPEED:
@@ -54,7 +55,11 @@ def main() -> int:
             continue
         with TemporaryDirectory(prefix="lorabel-bench-") as folder:
             measure = quantised_boxes.measure if name == quantised_boxes.NAME else quantised_choices.measure
-            _keep(LOSSES, map(asdict, measure(name, options.seeds, Path(folder))), ("name", "way", "precision"))
+            _keep(
+                LOSSES,
+                map(asdict, measure(name, options.seeds, precisions, Path(folder))),
+                ("name", "way", "precision"),
+            )
     print(text())
     return 0
 
@@ -127,6 +132,13 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="what is measured")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of what is annotated")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        choices=("bfloat16", "int8"),
+        default=("int8",),
+        help="precisions of what is served",
+    )
     parser.add_argument("--rounds", type=int, default=10, help="of the speed")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

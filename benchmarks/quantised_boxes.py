@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import box_training_curves as boxes
 from benchmarks.box_curves import Annotated, answers, head_of, with_features
-from benchmarks.quantised_choices import HEAD, PRECISIONS, ZERO_SHOT, Served
+from benchmarks.quantised_choices import HEAD, ZERO_SHOT, Served
 from benchmarks.quantised_loss import FLOAT32, Loss, interval
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.demo import DETECTOR_FOLDER
@@ -23,12 +23,15 @@ ANNOTATED, GROUPS = 20, 20
 WORDS, TRAINED = f"{ZERO_SHOT}, words", "adapter"
 
 
-def measure(name: str, seeds: int, folder: Path) -> Iterator[Loss]:
-    """Yield the loss of each way to answer in each precision. Each group of scenes has an mAP@50 of its own."""
+def measure(name: str, seeds: int, precisions: Sequence[str], folder: Path) -> Iterator[Loss]:
+    """Yield the loss of each way to answer in each precision, of which the first is float32.
+
+    Each group of scenes has an mAP@50 of its own.
+    """
     models = {"detector": f"local-dir:{DETECTOR_FOLDER}"}
     services = Services.open(Settings(data_dir=folder, models=models, device="cpu", precision=FLOAT32))
     try:
-        served = {precision: Served.load(Detector, services.settings, precision) for precision in PRECISIONS}
+        served = {precision: Served.load(Detector, services.settings, precision) for precision in precisions}
         figures: dict[tuple[str, str], list[list[float]]] = {}
         for seed in range(seeds):
             of_seed: dict[tuple[str, str], list[float]] = {}

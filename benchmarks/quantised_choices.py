@@ -15,7 +15,7 @@ from benchmarks.quantised_loss import FLOAT32, Loss, interval
 from lorabel.contracts import LabelScores
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import Family
-from lorabel.families.cache import TEXTS, FeatureCache
+from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.head_answers import answer_with_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
@@ -30,9 +30,9 @@ from workers.services import Services
 
 DIGITS, TICKETS = "digits", "tickets"
 NAMES = (DIGITS, TICKETS)
-PRECISIONS = (FLOAT32, "bfloat16", "int8")
+INT8 = "int8"
 ANNOTATED, TICKETS_TESTED, BATCH = 160, 2000, 64
-CACHE_BYTES = 64 * 1024 * 1024
+CACHE_BYTES = 256 * 1024 * 1024
 ZERO_SHOT, HEAD, ADAPTER = "zero-shot", "head", "head with an adapter"
 OF_FLOAT32, OF_BOTH = "head fitted on float32's features", "head fitted on features of both, half and half"
 Guesses = NDArray[np.intp]
@@ -40,15 +40,17 @@ Guesses = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Served:
-    """A base model as the model server computes with it, and its adapters."""
+    """A base model as the model server computes with it, its adapters, and what it has computed."""
 
     family: Family
     bank: AdapterBank
+    cache: FeatureCache
 
     @classmethod
     def load(cls, family_type: type[Family], settings: Settings, precision: str) -> "Served":
         family = load_served(family_type, settings.model_copy(update={"precision": precision}))
-        return cls(family, AdapterBank(family, AdapterFolders(settings.adapters_dir), 10**9))
+        bank = AdapterBank(family, AdapterFolders(settings.adapters_dir), 10**9)
+        return cls(family, bank, FeatureCache({TEXTS: CACHE_BYTES, FEATURES: CACHE_BYTES}))
 
     def answers(self, asked: Sequence[PreparedExample], adapter: str | None) -> list[Any]:
         """What is answered without a head."""
@@ -60,11 +62,10 @@ class Served:
         return self._predict(inputs, adapter)
 
     def _predict(self, inputs: Sequence[Any], adapter: str | None) -> list[Any]:
-        cache = FeatureCache({TEXTS: CACHE_BYTES})
         outputs: list[Any] = []
         for start in range(0, len(inputs), BATCH):
             batch = inputs[start : start + BATCH]
-            outputs += self.family.predict(batch, [adapter] * len(batch), self.bank, cache)
+            outputs += self.family.predict(batch, [adapter] * len(batch), self.bank, self.cache)
         return outputs
 
 
@@ -77,14 +78,14 @@ class Course:
     truth: Guesses
 
 
-def measure(name: str, seeds: int, folder: Path) -> Iterator[Loss]:
-    """Yield the loss of each way to answer in each precision."""
+def measure(name: str, seeds: int, precisions: Sequence[str], folder: Path) -> Iterator[Loss]:
+    """Yield the loss of each way to answer in each precision, of which the first is float32."""
     data_set = _with_many_tests(lora_depth.DataSet.of(COURSES[name]()))
     models = dict(data_set.models(folder / "model"))
     services = Services.open(Settings(data_dir=folder, models=models, device="cpu", precision=FLOAT32))
     try:
         subject = lora_depth.make_subject(services, data_set)
-        served = {name: Served.load(type(subject.family), services.settings, name) for name in PRECISIONS}
+        served = {name: Served.load(type(subject.family), services.settings, name) for name in precisions}
         truth = np.array([example.target.indices[0] for example in subject.test])
         course = Course(subject, served, truth)
         guesses: dict[tuple[str, str], list[Guesses]] = {}
@@ -131,11 +132,11 @@ def _guesses(course: Course, seed: int) -> dict[str, dict[str, Guesses]]:
         }
         heads = {name: _fit(train, features) for name, features in fitted_on.items()}
         ways[way] = {name: _answered(heads[name], tested[name], scores[name]) for name in served}
-        if with_adapter is None:
-            both = [*fitted_on[FLOAT32][::2], *fitted_on["int8"][1::2]]
+        if with_adapter is None and INT8 in served:
+            both = [*fitted_on[FLOAT32][::2], *fitted_on[INT8][1::2]]
             of_both = _fit([*train[::2], *train[1::2]], both)
-            ways[OF_FLOAT32] = {"int8": _answered(heads[FLOAT32], tested["int8"], scores["int8"])}
-            ways[OF_BOTH] = {"int8": _answered(of_both, tested["int8"], scores["int8"])}
+            ways[OF_FLOAT32] = {INT8: _answered(heads[FLOAT32], tested[INT8], scores[INT8])}
+            ways[OF_BOTH] = {INT8: _answered(of_both, tested[INT8], scores[INT8])}
     return ways
 
 
