@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from lorabel.families.device import choose_device, choose_precision
+from lorabel.families.device import choose_device
+from lorabel.families.served import served_precision
 from lorabel.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def describe(settings: Settings) -> Machine:
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         device=device.type,
-        precision=str(choose_precision(settings, device)).removeprefix("torch."),
+        precision=served_precision(settings),
         torch=torch.__version__,
         python=platform.python_version(),
         commit=_commit(),

@@ -42,6 +42,8 @@ HEADED: tuple[type[Input], ...] = (
 HEADED_ALONE: tuple[type[Input], ...] = (RelationsInput,)
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
+# Behind the name of a base model that is served with weights of 8 bits.
+IN_INT8 = " in int8"
 
 
 class FeaturesInput(Input):
@@ -214,6 +216,19 @@ def space_with(space: str, adapter: str | None) -> str:
 def is_with_adapter(space: str) -> bool:
     """Whether features of a space are the base model's, and beside them as many of an adapter."""
     return WITH in space
+
+
+def in_int8(space: str) -> str:
+    """Return the space of a base model's features, computed with weights of 8 bits.
+
+    Features of float32 and of bfloat16 are near enough to be kept beside each other, and are of one space.
+    """
+    return f"{space}{IN_INT8}"
+
+
+def in_any_precision(space: str) -> str:
+    """Return a space without its precision: heads answer with features of another precision, too."""
+    return space.replace(IN_INT8, "")
 
 
 def _of_boxes(question: BoxesInput, target: object) -> Input:

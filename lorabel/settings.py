@@ -104,8 +104,10 @@ class Settings(
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     train_device: str | None = Field(None, description="Device of training runs; default: DEVICE.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="`auto` is bfloat16 if the device supports it, else float32."
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="`auto` is bfloat16 if the device supports it, else float32. `int8` serves encoders with "
+        "weights of 8 bits, for CPUs without bfloat16.",
     )
     models: dict[str, str] = Field(
         default_factory=lambda: _by_name("MODEL_"),
@@ -337,6 +339,11 @@ class Settings(
     def for_training(self) -> Self:
         """These settings with the device of training runs as `device`."""
         return self.model_copy(update={"device": self.train_device or self.device})
+
+    @property
+    def serves_int8(self) -> bool:
+        """Whether encoders are served with weights of 8 bits."""
+        return self.precision == "int8"
 
     @property
     def model_server_port(self) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Family
+from lorabel.families.int8_layers import Int8Linear
 from lorabel.families.packed_layers import PackedLinear
 from model_server.adapter_files import (
     LayerChange,
@@ -335,6 +336,8 @@ class AdapterBank:
 
     def _dtype_of(self, layer: nn.Linear) -> torch.dtype:
         """The layer's own, as parts of a model may compute in float32; the family's for a quantized weight."""
+        if isinstance(layer, Int8Linear):
+            return self._family.dtype
         dtype = (layer.packed if isinstance(layer, PackedLinear) else layer.weight).dtype
         return dtype if dtype.is_floating_point else self._family.dtype
 

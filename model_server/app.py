@@ -34,12 +34,11 @@ from lorabel.errors import (
 )
 from lorabel.families.base import Family
 from lorabel.families.cache import DECODED, EMBEDDINGS, FEATURES, TEXTS, FeatureCache
-from lorabel.families.device import choose_device, choose_precision
-from lorabel.families.encoders.encoder import Encoder
+from lorabel.families.device import choose_device
 from lorabel.families.generation.remote import RemoteGenerator
 from lorabel.families.generator import Generator
-from lorabel.families.loading import families_named, load_family
-from lorabel.families.packed_layers import pack_layers
+from lorabel.families.loading import families_named
+from lorabel.families.served import load_served, served_precision
 from lorabel.http_server.plain_route import PlainAnswer, PlainRoute, raise_failure
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
@@ -99,14 +98,12 @@ def create_app(settings: Settings) -> Flask:
 
     def load(family_type: type[Family]) -> LoadedFamily:
         is_remote = family_type is Generator and settings.generator_url is not None
-        family = load_family(RemoteGenerator if is_remote else family_type, settings)
+        family = load_served(RemoteGenerator if is_remote else family_type, settings)
         if isinstance(family, RemoteGenerator):
             log.info("%s writes at %s", family.name, family.server.url)
             adapters = RemoteAdapters(family, adapter_folders, settings.generator_adapters_dir)
             return LoadedFamily(family, adapters, _feature_cache(settings))
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
-        if isinstance(family, Encoder):
-            pack_layers(family.module)
         adapter_bank = AdapterBank(family, adapter_folders, settings.adapter_memory_mb * MEGABYTE)
         return LoadedFamily(family, adapter_bank, _feature_cache(settings))
 
@@ -223,10 +220,9 @@ def _feature_cache(settings: Settings) -> FeatureCache:
 
 def _describe(settings: Settings, engine: Engine) -> ModelsResponse:
     loaded_families = engine.family_pool.loaded
-    device = choose_device(settings)
     return ModelsResponse(
-        device=str(device),
-        precision=str(choose_precision(settings, device)).removeprefix("torch."),
+        device=str(choose_device(settings)),
+        precision=served_precision(settings),
         max_batch=engine.sizes.max_batch,
         families=[
             FamilyInfo(

@@ -55,7 +55,12 @@ def write_version(
 
 
 def keep_features(services: Services, version: ModelVersion, attempts: dict[str, Attempt]) -> None:
-    """Write what the heads are to be fitted on, so that the model server need not compute it for each task."""
+    """Write what the heads are to be fitted on, so that the model server need not compute it for each task.
+
+    Not if it computes with weights of 8 bits: features of runs are of another precision.
+    """
+    if services.settings.serves_int8:
+        return
     for tag, candidate in candidates(attempts).items():
         # LoRA is judged by the frames of videos; their heads also have features of what is heard in them.
         is_of_parts = services.settings.hears_videos and any(has_parts(e.question) for e, _ in candidate.features)

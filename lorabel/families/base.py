@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,7 +20,9 @@ from lorabel.errors import UnreadableError
 from lorabel.families.cache import FeatureCache
 from lorabel.families.encoders.heads.head_answers import check_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.families.int8_layers import has_int8_weights
 from lorabel.families.lora_layers import linear_layers
+from lorabel.feature_contracts import in_int8
 from lorabel.settings import Settings
 
 Fetch = Callable[[MediaRef], bytes]
@@ -72,6 +75,7 @@ class Family(ABC):
         learning_rate_factor: by which LEARNING_RATE is multiplied.
         most_train_batch: most examples in a step of training; None for what the settings say.
         most_tested: most held-out tasks in an evaluation, where each takes long; None for what the settings say.
+        has_int8: whether `int8_layers` names any layers, so that PRECISION=int8 can be served.
         divides_rows: whether the cores of a CPU compute rows of their own, see `lorabel.families.core_threads`.
         source: the base model that was loaded.
         module: the base model; adapters go on its linear layers.
@@ -90,6 +94,7 @@ class Family(ABC):
     most_train_batch: ClassVar[int | None] = None
     most_tested: ClassVar[int | None] = None
     divides_rows: ClassVar[bool] = False
+    has_int8: ClassVar[bool] = False
 
     source: str
     module: nn.Module
@@ -144,7 +149,8 @@ class Family(ABC):
     @property
     def space(self) -> str:
         """The name of the space of the base model's features; see `Features`."""
-        return f"{self.name} {self.source}"
+        space = f"{self.name} {self.source}"
+        return in_int8(space) if self.has_int8 and self._has_int8_weights else space
 
     @property
     def head_dim(self) -> int | None:
@@ -307,6 +313,14 @@ class Family(ABC):
     def lora_layers(self) -> list[str]:
         """Return the names of all layers that an adapter may be on: all linear layers of `module`."""
         return linear_layers(self.module)
+
+    def int8_layers(self) -> list[str]:
+        """Return those of `lora_layers` that PRECISION=int8 serves with weights of 8 bits."""
+        return []
+
+    @cached_property
+    def _has_int8_weights(self) -> bool:
+        return has_int8_weights(self.module)
 
     def trained_layers(self, question: Input) -> list[str]:
         """Return those of `lora_layers` that a new adapter for such questions is put on."""

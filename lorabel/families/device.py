@@ -31,9 +31,10 @@ def choose_device(settings: Settings) -> torch.device:
 def choose_precision(settings: Settings, device: torch.device) -> torch.dtype:
     """Return the precision that the settings name.
 
-    `auto` is bfloat16 if the device computes in it (CPUs: with AMX or AVX512-BF16), else float32.
+    `auto` is bfloat16 if the device computes in it (CPUs: with AMX or AVX512-BF16), else float32. So is `int8`:
+    it is the precision of served weights, and this one that of training runs and of families without such weights.
     """
-    if settings.precision != "auto":
+    if settings.precision in ("float32", "bfloat16"):
         return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32

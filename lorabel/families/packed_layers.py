@@ -6,8 +6,12 @@ but for the last bit of bfloat16. A convolution that cuts a picture into patches
 fifth of the time as such.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from lorabel.families.shared_weights import layers_by_weight
 
 
 class PackedLinear(nn.Linear):
@@ -64,18 +68,21 @@ def pack_layers(module: nn.Module) -> None:
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not has_onednn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
-    for layer in module.modules():
-        if type(layer) is nn.Linear:
-            _pack(layer, PackedLinear)
-        elif type(layer) is nn.Conv2d and _cuts_into_patches(layer):
-            _pack(layer, PackedPatches)
+    linear = [layer for layer in module.modules() if type(layer) is nn.Linear]
+    patches = [layer for layer in module.modules() if type(layer) is nn.Conv2d and _cuts_into_patches(layer)]
+    _pack(linear, PackedLinear)
+    _pack(patches, PackedPatches)
 
 
-def _pack(layer: nn.Linear | nn.Conv2d, kind: type[PackedLinear | PackedPatches]) -> None:
-    if layer.weight.device.type == "cpu" and layer.weight.dtype == torch.bfloat16:
-        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.flatten(1), None)
-        del layer.weight
-        layer.__class__, layer.packed = kind, packed
+def _pack(plain: Sequence[nn.Linear | nn.Conv2d], kind: type[PackedLinear | PackedPatches]) -> None:
+    for layers in layers_by_weight(plain):
+        weight = layers[0].weight
+        if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+            continue
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1), None)
+        for layer in layers:
+            del layer.weight
+            layer.__class__, layer.packed = kind, packed
 
 
 def _cuts_into_patches(layer: nn.Conv2d) -> bool:

@@ -13,6 +13,7 @@ from lorabel.adapter_kinds import ADALORA, KINDS
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families.dual_encoder import DualEncoder
+from lorabel.families.int8_layers import quantize_layers
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from workers.lora import only
@@ -184,6 +185,28 @@ def test_scales_are_right_in_bfloat16(
     for row, features in enumerate(mixed_features(family, bank, rows).float()):
         expected = alone[rows[row]][row]
         torch.testing.assert_close(features, expected, rtol=0, atol=0.05 * float(expected.abs().max()))
+
+
+def in_8_bits(family: DualEncoder) -> DualEncoder:
+    quantize_layers(family.module, family.int8_layers())
+    return family
+
+
+def test_adapters_of_all_kinds_are_right_on_weights_of_8_bits(
+    source: str, adapter_folders: AdapterFolders
+) -> None:
+    """PEFT adds an adapter to whatever its base layer computes, and takes the norms of DoRA from its weights."""
+    served, reference = in_8_bits(load(source)), in_8_bits(load(source)).module
+    base = features(served)
+    bank = AdapterBank(served, adapter_folders, memory_bytes=10**9)
+    for row, (name, mixed) in enumerate(zip(NAMES, mixed_features(served, bank, NAMES), strict=True)):
+        model = PeftModel.from_pretrained(reference, adapter_folders.path(name))
+        with torch.inference_mode():
+            alone = model.encode_image(PIXELS[: len(NAMES)])[row]
+        model.unload()
+        # What differs in the last bit may be rounded to the next integer in the layers behind.
+        assert float((mixed - alone).norm()) <= 0.005 * float(alone.norm())
+        assert float((alone - base[row]).norm()) > 0.1 * float(base[row].norm())
 
 
 def test_what_no_batch_can_mix_is_refused_with_its_reason(source: str, tmp_path: Path) -> None:

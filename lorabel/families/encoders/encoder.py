@@ -90,6 +90,7 @@ class Encoder(ContentEncoder):
 
     inputs: ClassVar[tuple[type[Input], ...]] = (*HEADS, EmbedInput)
     divides_rows: ClassVar[bool] = True
+    has_int8: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         layers = {head.layer: zero_layer(head.size(self._dim)) for head in HEADS.values()}
@@ -126,6 +127,10 @@ class Encoder(ContentEncoder):
     def tower_layers(self) -> list[str]:
         """Return the `lora_layers` of all towers, that is without the layers of the heads."""
         return [name for name in self.lora_layers() if not name.startswith(f"{HEAD_LAYERS}.")]
+
+    def int8_layers(self) -> list[str]:
+        """Return the layers of all towers; those of the heads are read as matrices, see `read_weights`."""
+        return self.tower_layers()
 
     def trained_layers(self, question: Input) -> list[str]:
         """Return the layers that affect the answer to the question and are to be trained, sorted.

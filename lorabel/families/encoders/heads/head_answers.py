@@ -22,6 +22,7 @@ from lorabel.families.relations.pair_features import feature_width, pair_feature
 from lorabel.families.relations.pairs import MOST_PAIRS, SILENT, found_relations, nearest_pairs
 from lorabel.families.segments.spoken_segments import answered_segments
 from lorabel.families.text_lines.learned_lines import LABELS
+from lorabel.feature_contracts import in_any_precision
 from lorabel.region_contracts import EachInput
 from lorabel.relation_contracts import Relations, RelationsInput
 from lorabel.space_contracts import BoxesInput, TextLinesInput
@@ -39,7 +40,7 @@ def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
     """
     if head.kind not in ("", question.kind):
         raise _misfit(f"answers questions of kind {head.kind!r}, and this one is of kind {question.kind!r}")
-    if head.space not in ("", space):
+    if head.space and in_any_precision(head.space) != in_any_precision(space):
         raise _misfit(f"was fitted on features of {head.space!r}, and these are of {space!r}")
     if head.feature_map not in FEATURE_MAPS:
         raise _misfit(f"has the unknown feature map {head.feature_map!r}")

@@ -20,6 +20,7 @@ from lorabel.families.encoders.heads.head_answers import answer_with_head, check
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.heads.linear_head import probabilities as probabilities_of
 from lorabel.families.encoders.heads.ranking import QUERY_SCALE
+from lorabel.feature_contracts import in_int8, space_with
 
 TEXT = Content(modality=Modality.TEXT, text="x")
 CHOICES = LabelsInput(contents=(TEXT,), labels=(("a",), ("b",), ("c",)))
@@ -125,3 +126,15 @@ def test_a_head_with_products_of_a_query_refuses_a_ranking_without_one() -> None
     check_head(fitted, RankingInput(contents=(TEXT,) * 2, item_indices=(-1, 0)), "a", 2)
     with pytest.raises(UnreadableError, match="query"):
         check_head(fitted, RankingInput(contents=(TEXT,) * 2, item_indices=(0, 1)), "a", 2)
+
+
+@pytest.mark.parametrize("adapter", [None, "p1.v2/label"])
+def test_heads_answer_with_features_of_another_precision_but_of_no_other_model(adapter: str | None) -> None:
+    in_float32, of_other = space_with("text_encoder a", adapter), space_with("text_encoder b", adapter)
+    in_8_bits = space_with(in_int8("text_encoder a"), adapter)
+    assert in_8_bits not in (in_float32, of_other)
+    fitted = head([[1, 0, 0], [0, 2, 0]], [0, 0, 0], [True] * 3)
+    for fitted_on, answered in ((in_float32, in_8_bits), (in_8_bits, in_float32)):
+        check_head(replace(fitted, space=fitted_on), CHOICES, answered, 2)
+        with pytest.raises(UnreadableError, match="fit it again"):
+            check_head(replace(fitted, space=fitted_on), CHOICES, of_other, 2)
