@@ -152,7 +152,7 @@ def _reason_of_explanation(control: ControlTag) -> str:
         kind = kind_of(control)
     except UnservedError as error:
         return cut(str(error))
-    return f"it is for explanations: Lorabel writes there why it predicts so if EXPLAIN_IN has {kind!r}"
+    return f"for explanations, which Lorabel writes there if EXPLAIN_IN has {kind!r}"
 
 
 def _unserved_reason(control: ControlTag) -> str | None:

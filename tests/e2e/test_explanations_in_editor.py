@@ -58,7 +58,7 @@ def explaining_lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
     return start_lorabel(
         {
             "EXPLAIN_IN": "textarea,regions",
-            "EXPLAIN_MAX_S": "30",
+            "EXPLAIN_MAX_S": "60",
             "MODEL_TEXT_ENCODER": f"local-dir:{get_model_path()}",
             "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
             "DETECTOR_THRESHOLD": "0.4",
@@ -169,10 +169,10 @@ def test_an_annotator_reads_what_boxes_were_nearly_taken_for(
     browser.get(page)
     browser.save_screenshot(str(artifacts / "explanation-page-of-boxes.png"))
     drawn = [
-        tuple(float(str(rect.get_attribute(name))) for name in ("x", "y", "width", "height"))
+        tuple(float(str(rect.get_dom_attribute(name))) for name in ("x", "y", "width", "height"))
         for rect in browser.find_elements(By.CSS_SELECTOR, ".boxed svg > g > rect")
     ]
-    *_, width, height = (float(side) for side in str(_svg(browser).get_attribute("viewBox")).split())
+    *_, width, height = (float(side) for side in str(_svg(browser).get_dom_attribute("viewBox")).split())
     places = [(x / width, y / height, (x + w) / width, (y + h) / height) for x, y, w, h in drawn]
     assert len(match_boxes([thing.corners for thing in scene.things], places)) == len(NAMES)
     listed = [table.text for table in browser.find_elements(By.CSS_SELECTOR, ".regions table")]
