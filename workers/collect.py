@@ -167,8 +167,6 @@ def _apply_each(store: Store, session: Session, events: Sequence[Event]) -> None
         log.warning("%d events are applied one by one, since one of them cannot be: %s", len(events), error)
         for event in events:
             _apply_alone(store, session, event)
-    for event in events:
-        event.applied_at = now()
 
 
 def _lock_events(session: Session, newest: int, postponed: Collection[int]) -> Sequence[Event]:
@@ -202,7 +200,8 @@ def _apply_alone(store: Store, session: Session, event: Event) -> None:
         if is_transient(error):
             raise
         log.exception("event %d (%s) cannot be applied; it is kept as failed", event.id, event.action)
-        event.state, event.error = EventState.FAILED, cut(f"{type(error).__name__}: {error}")
+        event.error = cut(f"{type(error).__name__}: {error}")
+        _end(event, EventState.FAILED)
 
 
 def _apply(store: Store, session: Session, events: Sequence[Event]) -> None:
@@ -212,19 +211,32 @@ def _apply(store: Store, session: Session, events: Sequence[Event]) -> None:
     with session.begin_nested():
         if events[0].project_id is None:
             for event in events:
-                event.state = EventState.IGNORED
+                _end(event, EventState.IGNORED)
             return
-        projects.ensure(store, session, events[0].project_id)
-        project = session.get_one(Project, events[0].project_id, with_for_update=True)
+        project = _lock_project(store, session, events[0].project_id)
         for is_submission, group in groupby(events, lambda event: event.action in SUBMISSIONS):
             if is_submission:
                 _apply_submissions(session, project, list(group))
             else:
                 for event in group:
-                    _apply_other(store, session, project, event)
+                    _end(event, _apply_other(store, session, project, event))
         if any(event.state == EventState.APPLIED and event.action in CHANGES for event in events):
             project_heads.count_change(project)
             vocabularies.renew(session, project)
+
+
+def _lock_project(store: Store, session: Session, project_id: int) -> Project:
+    """The row of a project, inserted if it is missing, and locked until the transaction ends."""
+    project = session.get(Project, project_id, with_for_update=True)
+    if project is None:
+        projects.ensure(store, session, project_id)
+        project = session.get_one(Project, project_id, with_for_update=True)
+    return project
+
+
+def _end(event: Event, state: EventState) -> None:
+    """Both columns at once, so that they are written once."""
+    event.state, event.applied_at = state, now()
 
 
 def _apply_submissions(session: Session, project: Project, events: Sequence[Event]) -> None:
@@ -246,7 +258,7 @@ def _apply_submissions(session: Session, project: Project, events: Sequence[Even
     )
     for event, received in zip(events, received_by_event, strict=True):
         is_changed = any(list(islice(are_newer, len(received))))
-        event.state = _state(is_changed)
+        _end(event, _state(is_changed))
 
 
 def _state(is_changed: bool) -> EventState:
@@ -254,31 +266,30 @@ def _state(is_changed: bool) -> EventState:
     return EventState.APPLIED if is_changed else EventState.STALE
 
 
-def _apply_other(store: Store, session: Session, project: Project, event: Event) -> None:
+def _apply_other(store: Store, session: Session, project: Project, event: Event) -> EventState:
     """Apply an event of any other kind."""
     body = json.loads(event.payload)
     if event.action == "PROJECT_UPDATED":
-        event.state = _state(_keep_label_config(project, body, only_if_missing=_is_overtaken(session, event)))
-        return
+        return _state(_keep_label_config(project, body, only_if_missing=_is_overtaken(session, event)))
     _keep_label_config(project, body, only_if_missing=True)
     match event.action:
         case "ANNOTATIONS_DELETED":
             ids = [annotation["id"] for annotation in body["annotations"]]
-            event.state = _state(delete_annotations(session, project.id, ids) > 0)
+            return _state(delete_annotations(session, project.id, ids) > 0)
         case "TASKS_DELETED":
             task_ids = [task["id"] for task in body["tasks"]]
-            event.state = _state(delete_tasks(store, session, project.id, task_ids) > 0)
+            return _state(delete_tasks(store, session, project.id, task_ids) > 0)
         case "PROJECT_DELETED":
             task_embeddings.delete_all(store, session, project.id)
             task_features.delete_all(session, project.id)
             instructions.forget_all(session, project.id)
             rule_effects.forget_all(session, project.id)
-            event.state = _state(not project.is_deleted)
-            project.is_deleted = True
+            was_deleted, project.is_deleted = project.is_deleted, True
+            return _state(not was_deleted)
         case "START_TRAINING":
-            event.state = _state(bool(project.label_config) and _ensure_run(session, event))
+            return _state(bool(project.label_config) and _ensure_run(session, event))
         case _:
-            event.state = EventState.APPLIED
+            return EventState.APPLIED
 
 
 def _received(body: dict[str, Any]) -> Iterator[Received]:
