@@ -56,7 +56,8 @@ def torch_dynamic(tower: nn.Module, pictures: Tensor, folder: Path) -> list[Cont
     """`torch.ao.quantization.quantize_dynamic`, with a scale for each output."""
     from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
-    quantized = quantize_dynamic(copy.deepcopy(tower), {nn.Linear: per_channel_dynamic_qconfig})
+    weights = {nn.Linear: per_channel_dynamic_qconfig}
+    quantized = quantize_dynamic(copy.deepcopy(tower), weights)  # type: ignore[no-untyped-call]
     return [Contestant("torch quantize_dynamic", quantized, _int8_bytes(tower))]
 
 

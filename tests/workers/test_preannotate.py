@@ -28,8 +28,7 @@ def request(services: Services, **selection: Any) -> BulkRun:
 
 def preannotate_tasks(services: Services, **selection: Any) -> BulkRun:
     """Request a run and carry it out, as a worker does."""
-    run = request(services, **selection)
-    preannotate.preannotate(run.id)
+    preannotate.preannotate((run := request(services, **selection)).id)
     return reload(services, run)
 
 
