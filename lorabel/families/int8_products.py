@@ -1,8 +1,8 @@
 """Products of inputs with weights of 8 bits: the only place that calls torch's operators for them.
 
-fbgemm's is the faster one for few rows (docs/decisions/0075). Its weights come from a tensor type that torch will
-remove (https://github.com/pytorch/pytorch/issues/184982), so a torch without it multiplies by oneDNN. Both compute
-the same sums of integers.
+fbgemm's is the faster one for few rows (docs/decisions/0075-weights-of-8-bits.md). Its weights come from a tensor
+type that torch will remove (https://github.com/pytorch/pytorch/issues/184982), so a torch without it multiplies by
+oneDNN. Both compute the same sums of integers.
 """
 
 import warnings
