@@ -74,10 +74,11 @@ class EventWriter:
     def _write(self, events: Sequence[Event]) -> None:
         """Insert the rows without adding the events to the session, so that a failed batch can be retried.
 
-        It is one statement: SQLAlchemy puts hundreds of rows into one.
+        One event is one statement. Several are a transaction, since SQLAlchemy may need more statements than one.
         """
         rows = [{name: getattr(event, name) for name in COLUMNS} for event in events]
-        with self._store.write_one_statement() as session:
+        write = self._store.write if len(rows) > 1 else self._store.write_one_statement
+        with write() as session:
             insert_events = insert(Event).returning(Event.id, sort_by_parameter_order=True)
             event_ids = session.scalars(insert_events, rows).all()
         for event, event_id in zip(events, event_ids, strict=True):

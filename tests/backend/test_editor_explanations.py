@@ -183,7 +183,7 @@ def test_an_explanation_that_takes_too_long_is_left_out(
 
 
 def test_who_finds_others_explaining_gets_the_prediction_without(client: FlaskClient, explain_in: Any) -> None:
-    services = explain_in("textarea", explain_max_s=0.1)
+    services = explain_in("textarea", explain_max_s=2.0)
     slots = [services.explanation_slots.acquire(blocking=False) for _ in range(2)]
     assert slots == [True, True]
     (by_tag,) = regions(client, TEXT, text_task(5))

@@ -29,14 +29,23 @@ class SlowStore:
         self.error: Exception | None = None
 
     @contextmanager
+    def write(self) -> Iterator[Session]:
+        self._begin()
+        with self._store.write() as session:
+            yield session
+
+    @contextmanager
     def write_one_statement(self) -> Iterator[Session]:
+        self._begin()
+        with self._store.write_one_statement() as session:
+            yield session
+
+    def _begin(self) -> None:
         self.transactions += 1
         self.has_begun.set()
         assert self.may_go_on.wait(WAIT_S)
         if self.error is not None and self.transactions > 1:
             raise self.error
-        with self._store.write_one_statement() as session:
-            yield session
 
     def insert(self, table: Any) -> Any:
         return self._store.insert(table)

@@ -196,14 +196,13 @@ def test_adapters_of_all_kinds_are_right_on_weights_of_8_bits(
     source: str, adapter_folders: AdapterFolders
 ) -> None:
     """PEFT adds an adapter to whatever its base layer computes, and takes the norms of DoRA from its weights."""
-    served, reference = in_8_bits(load(source)), in_8_bits(load(source)).module
+    served = in_8_bits(load(source))
     base = features(served)
     bank = AdapterBank(served, adapter_folders, memory_bytes=10**9)
     for row, (name, mixed) in enumerate(zip(NAMES, mixed_features(served, bank, NAMES), strict=True)):
-        model = PeftModel.from_pretrained(reference, adapter_folders.path(name))
+        model = PeftModel.from_pretrained(in_8_bits(load(source)).module, adapter_folders.path(name))
         with torch.inference_mode():
             alone = model.encode_image(PIXELS[: len(NAMES)])[row]
-        model.unload()
         # What differs in the last bit may be rounded to the next integer in the layers behind.
         assert float((mixed - alone).norm()) <= 0.005 * float(alone.norm())
         assert float((alone - base[row]).norm()) > 0.1 * float(base[row].norm())

@@ -16,7 +16,18 @@ from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.database.jobs import COLLECT_JOB, JOB_FUNCTIONS, LIGHT, Jobs
 from lorabel.redaction import Redactor
 from lorabel.settings import Settings
-from workers import accept_tasks, collect, finetune, forget, label_errors, lookahead, order, preannotate, worker
+from workers import (
+    accept_tasks,
+    collect,
+    finetune,
+    forget,
+    index_tasks,
+    label_errors,
+    lookahead,
+    order,
+    preannotate,
+    worker,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +120,6 @@ def test_no_callback_of_a_job_is_called(
 
 def test_the_list_has_every_job() -> None:
     bulk_functions = (preannotate.preannotate, order.order, label_errors.find_label_errors)
-    bulk_functions += (accept_tasks.accept_tasks, accept_tasks.undo)
+    bulk_functions += (accept_tasks.accept_tasks, accept_tasks.undo, index_tasks.index_tasks)
     functions = (collect.collect, finetune.finetune, *bulk_functions, lookahead.look_ahead, forget.forget)
     assert {f"{function.__module__}.{function.__name__}" for function in functions} == JOB_FUNCTIONS

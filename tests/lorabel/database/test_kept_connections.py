@@ -129,7 +129,9 @@ def test_no_query_fails_after_somebody_has_ended_the_connections(store: Store, p
     use_all_connections(store, read)
     with psycopg.connect(postgres.url(), autocommit=True) as operator:
         ended = operator.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename > ''"
+            # It waits until they are closed: a query that is under way is cut off, whatever is checked before it.
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
         ).fetchall()
     assert len(ended) >= AT_ONCE
     use_all_connections(store, read)

@@ -47,8 +47,9 @@ def test_only_as_many_are_read_as_are_needed(store: Store, expected: list[int], 
 
     @event.listens_for(store.engine, "after_cursor_execute")
     def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        assert "LIMIT" in statement
-        read.append(1)
+        if statement != "BEGIN":
+            assert "LIMIT" in statement
+            read.append(1)
 
     with store.look_up() as session:
         assert list(islice(project_heads.due(session), wanted)) == expected[:wanted]

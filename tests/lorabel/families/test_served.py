@@ -100,7 +100,8 @@ def test_a_picture_has_the_same_features_alone_and_beside_others(demo: DualEncod
     pixels = [demo.read(Modality.IMAGE, png(picture)) for picture in pictures(9, seed=5)]
     together = demo.encode(Modality.IMAGE, pixels)
     alone = torch.cat([demo.encode(Modality.IMAGE, [each]) for each in pixels])
-    assert torch.equal(together, alone)
+    # What differs in the last bit, in layers of float32, may be rounded to the next integer in those behind.
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
 
 
 @torch.inference_mode()
