@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def _measure(name: str, seeds: int) -> list[str]:
-    """A line of the table for each number of annotations that the set has."""
+    """A line of the table for each number of annotations, up to all tasks of the set."""
     course = COURSES[name]()
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), models=dict(course.models), precision="float32")
@@ -76,7 +76,8 @@ def _measure(name: str, seeds: int) -> list[str]:
     }
     base = f"{_accuracy(None, test):.3f}"
     lines = []
-    for count in (count for count in COUNTS if count <= len(tasks.classes)):
+    size = len(tasks.classes)
+    for count in (*(count for count in COUNTS if count < size), min(size, COUNTS[-1])):
         cells = []
         for noise in noises.values():
             cells.append(
