@@ -13,8 +13,8 @@ fitted on all. Then `prove` chooses scores, and the truth about the open tasks t
 - together: the promise is about all that is accepted. Of all seeds that anything was accepted in, the part in
   which it was missed.
 
-The goal: no more than 5% of the promises are missed, which is what the confidence permits. Beside it the interval of
-Clopper and Pearson (95%), which takes promises about labels of the same division as independent. `right without
+The goal: no more than 5% of the promises are missed, which is what the confidence permits. Beside it the interval
+of Clopper and Pearson (95%), which takes promises about labels of the same division as independent. `right without
 choosing` is the part of the predicted open tasks that is right: promises above it need a choice.
 
 Figures are added to those of earlier calls in build/acceptance/acceptance.json. The table is about all of them.
@@ -212,7 +212,13 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = list(DATA_SETS)
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="data sets; all by default")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=names,
+        default=names,
+        help="data sets; all by default, with no name only the table of earlier calls",
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"divisions into annotated and open; {SEEDS}")
     parser.add_argument("--docs", action="store_true", help="put the table into docs/accept.md as well")
     return parser.parse_args()

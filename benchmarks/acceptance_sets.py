@@ -130,9 +130,7 @@ def _boxes(
 
     def answer(learned: Sequence[int], asked: Sequence[int]) -> list[Answer]:
         outputs = [by_texts[task] for task in asked] if by_texts else headed(learned, asked)
-        answers = [
-            _box_answer(output, scenes[task].target) for task, output in zip(asked, outputs, strict=True)
-        ]
+        answers = [_box_answer(output, scenes[task].target) for task, output in zip(asked, outputs, strict=True)]
         return [each for each in answers if each is not None]
 
     def headed(learned: Sequence[int], asked: Sequence[int]) -> list[Boxes]:
@@ -163,7 +161,8 @@ def _of_tickets(
 
 
 # The words of the label are those that the demo's detector has learned.
-_KNOWN = box_curves.Set({"blue square": box_curves.SETS["grades"].labels["blue square"]}, box_curves.SETS["grades"].pairs)
+_GRADES = box_curves.SETS["grades"]
+_KNOWN = box_curves.Set({"blue square": _GRADES.labels["blue square"]}, _GRADES.pairs)
 
 DATA_SETS: Mapping[str, Callable[[Path], DataSet]] = MappingProxyType(
     {
@@ -174,8 +173,6 @@ DATA_SETS: Mapping[str, Callable[[Path], DataSet]] = MappingProxyType(
             "tickets with wrong labels", with_wrong_labels, 300, (0.85, 0.9, 0.92)
         ),
         "boxes": lambda _: _boxes("boxes", _KNOWN, 350, (0.8, 0.9, 0.95), has_head=False),
-        "boxes with a head": lambda _: _boxes(
-            "boxes with a head", box_curves.SETS["grades"], 250, (0.8, 0.9, 0.95), has_head=True
-        ),
+        "boxes with a head": lambda _: _boxes("boxes with a head", _GRADES, 250, (0.8, 0.9, 0.95), has_head=True),
     }
 )

@@ -4,7 +4,7 @@
     python -m benchmarks.peft_kinds --only digits --seeds 1        others as before
     python -m benchmarks.peft_kinds --only serving --docs          and put the tables into docs/learning.md
     python -m benchmarks.peft_kinds --only digits --kinds ia3 --shares 0.1 1 10 --first-seed 100 \\
-        --figures build/peft_kinds/sweep.json                      how `RATE_FACTORS` of workers/peft_kinds.py was chosen
+        --figures build/peft_kinds/sweep.json                      how `RATE_FACTORS` was chosen
 
 `digits` and `tickets` are those of `benchmarks.curves`: 160 annotations, an adapter on the towers that read the
 contents, then the head on both features, as in a run beside a head, but with each of its two rates, and without
@@ -12,7 +12,8 @@ the gate. `boxes` are drawn scenes, 20 annotations, a run that begins anew, also
 was never annotated. `serving` is the pass of a batch of 64 pictures through the image tower of the demo's
 model, in which every row has one of 8 adapters.
 
-Rates are shares of the kind's own rate, which is LEARNING_RATE times its factor in `RATE_FACTORS`.
+Rates are shares of the kind's own rate, which is LEARNING_RATE times its factor in `RATE_FACTORS`
+(`workers/peft_kinds.py`).
 
 Figures are added to those of earlier calls in the file of figures. The tables are about all of them.
 """
@@ -71,6 +72,7 @@ class Figure:
         correct: accuracy on tasks that nobody annotated, of boxes mAP@50.
         weights: how many are trained.
         seconds: of CPU, of the training.
+        log_loss: on the same tasks; None of boxes. It tells rates apart sooner than `correct` does.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Figure:
     correct: float
     weights: int
     seconds: float
+    log_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,15 +145,17 @@ def _choice(
     learned = [*plan.train, *plan.held_out]
     question = learned[0].question
     train, _ = examples.prepare(learned, family, unchanged, services.fetcher.fetch)
-    alone, _ = lora_depth.score(subject, learned, None, _recipe(services, family, question, LORA, 1.0, seed))
-    yield Figure(data_set.name, "head alone", 0.0, seed, alone, 0, 0.0)
+    alone, log_loss = lora_depth.score(
+        subject, learned, None, _recipe(services, family, question, LORA, 1.0, seed)
+    )
+    yield Figure(data_set.name, "head alone", 0.0, seed, alone, 0, 0.0, log_loss)
     for kind in kinds:
         for share in shares:
             way = _recipe(services, family, question, kind, share, seed)
             adapter = folder / f"{kind}-{share}"
             weights, seconds = _train(family, train, way, adapter)
-            correct, _ = lora_depth.score(subject, learned, adapter, way)
-            yield Figure(data_set.name, kind, way.learning_rate, seed, correct, weights, seconds)
+            correct, log_loss = lora_depth.score(subject, learned, adapter, way)
+            yield Figure(data_set.name, kind, way.learning_rate, seed, correct, weights, seconds, log_loss)
 
 
 def _recipe(
@@ -275,15 +280,23 @@ def _training_table(trainings: Sequence[Figure]) -> list[str]:
     cells: dict[tuple[str, str, float], list[Figure]] = defaultdict(list)
     for figure in trainings:
         cells[figure.name, figure.kind, figure.rate].append(figure)
-    lines = ["| set | kind | rate | right, median (range) | seeds | trained weights | CPU seconds |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| set | kind | rate | right, median (range) | log-loss | seeds | trained weights | CPU seconds |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for (name, kind, rate), figures in cells.items():
         right = [figure.correct for figure in figures]
         seconds = statistics.median(figure.seconds for figure in figures)
-        lines.append(
-            f"| {name} | {kind} | {rate or '':.4} | {statistics.median(right):.3f} ({min(right):.3f} to "
-            f"{max(right):.3f}) | {len(figures)} | {figures[0].weights or ''} | {seconds or '':.3} |"
+        losses = [figure.log_loss for figure in figures if figure.log_loss is not None]
+        cells_of_row = (
+            name,
+            kind,
+            f"{rate:.4}" if rate else "",
+            f"{statistics.median(right):.3f} ({min(right):.3f} to {max(right):.3f})",
+            f"{statistics.median(losses):.3f}" if losses else "",
+            f"{len(figures)}",
+            f"{figures[0].weights or ''}",
+            f"{seconds:.3}" if seconds else "",
         )
+        lines.append(f"| {' | '.join(cells_of_row)} |")
     return ["\n".join(lines)] if trainings else []
 
 
@@ -307,7 +320,7 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [*CHOICES, BOXES, SERVING]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="what is measured")
+    parser.add_argument("--only", nargs="*", choices=names, default=names, help="what is measured; may be nothing")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--shares", nargs="+", type=float, help="of the rate of each kind; by default a run's")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
