@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="put the table into docs/learning.md as well")
     options = parser.parse_args()
     lines = [line for name in options.only for line in _measure(name, options.seeds)]
-    described = machine.describe(Settings(precision="float32"))
+    described = machine.describe(Settings(precision="float32")).line
     table = (
         f"{HEADER}{''.join(lines)}\nMedians of {options.seeds} seeds, in brackets the worst of them. {described}\n"
     )
@@ -76,8 +76,7 @@ def _measure(name: str, seeds: int) -> list[str]:
     }
     base = f"{_accuracy(None, test):.3f}"
     lines = []
-    size = len(tasks.classes)
-    for count in (*(count for count in COUNTS if count < size), min(size, COUNTS[-1])):
+    for count in sorted({min(count, len(tasks.classes)) for count in COUNTS}):
         cells = []
         for noise in noises.values():
             cells.append(
