@@ -110,11 +110,11 @@ class Annotated:
     features: Features
 
 
-def annotated(family: Detector, of_set: Set) -> list[Annotated]:
-    """The scenes of a set, each encoded once."""
+def annotated(family: Detector, of_set: Set, count: int = ANNOTATED + TESTED) -> list[Annotated]:
+    """So many scenes of a set, each encoded once."""
     picture = Content(modality=Modality.IMAGE, media=MediaRef(url="scene"))
     question = BoxesInput(contents=(picture,), labels=tuple((name,) for name in of_set.labels))
-    scenes = itertools.islice(random_scenes(77, SIZE, is_unseen=None, pairs=of_set.pairs), ANNOTATED + TESTED)
+    scenes = itertools.islice(random_scenes(77, SIZE, is_unseen=None, pairs=of_set.pairs), count)
     targets, prepared = [], []
     for scene in scenes:
         targets.append(of_set.target(scene))

@@ -2,7 +2,9 @@
 
     python -m benchmarks.peft_kinds                                all sets, three seeds
     python -m benchmarks.peft_kinds --only digits --seeds 1        others as before
-    python -m benchmarks.peft_kinds --only serving
+    python -m benchmarks.peft_kinds --only serving --docs          and put the tables into docs/learning.md
+    python -m benchmarks.peft_kinds --only digits --kinds ia3 --shares 0.1 1 10 --first-seed 100 \\
+        --figures build/peft_kinds/sweep.json                      how `RATE_FACTORS` was chosen
 
 `digits` and `tickets` are those of `benchmarks.curves`: 160 annotations, an adapter on the towers that read the
 contents, then the head on both features, as in a run beside a head, but with each of its two rates, and without
@@ -10,20 +12,23 @@ the gate. `boxes` are drawn scenes, 20 annotations, a run that begins anew, also
 was never annotated. `serving` is the pass of a batch of 64 pictures through the image tower of the demo's
 model, in which every row has one of 8 adapters.
 
-Figures are added to those of earlier calls in build/peft_kinds/peft_kinds.json. The tables are about all of them.
+Rates are shares of the kind's own rate, which is LEARNING_RATE times its factor in `RATE_FACTORS`
+(`workers/peft_kinds.py`).
+
+Figures are added to those of earlier calls in the file of figures. The tables are about all of them.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 
 import torch
 from peft import get_peft_model
@@ -34,6 +39,7 @@ from benchmarks import lora_depth
 from benchmarks.annotated_courses import annotations_of, unchanged
 from benchmarks.machine import describe
 from lorabel.adapter_kinds import KINDS, LORA
+from lorabel.contracts import Input
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.demo import DETECTOR_FOLDER, MODEL_FOLDER
 from lorabel.families.base import Family
@@ -47,12 +53,14 @@ from workers.services import Services
 
 CHOICES = ("digits", "tickets")
 BOXES, SERVING = "boxes", "serving"
-# As shares of LEARNING_RATE.
-SHARES = MappingProxyType({"large": LARGE_STEPS, "small": SMALL_STEPS})
+# Of the rate of a kind: those that a run tries beside a head, and that of a run that begins anew.
+SHARES, BOX_SHARES = (SMALL_STEPS, LARGE_STEPS), (1.0,)
 CHOICE_COUNT, BOX_COUNT, SEEDS = 160, 20, 3
 BATCH, ADAPTERS, ROUNDS, RANK, STD = 64, 8, 20, 8, 0.02
 MIXED = "all kinds mixed"
 FIGURES = Path("build/peft_kinds/peft_kinds.json")
+PAGE = Path("docs/learning.md")
+BEGIN, END = "<!-- kinds of adapters -->\n", "<!-- end of kinds of adapters -->"
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Figure:
         correct: accuracy on tasks that nobody annotated, of boxes mAP@50.
         weights: how many are trained.
         seconds: of CPU, of the training.
+        log_loss: on the same tasks; None of boxes. It tells rates apart sooner than `correct` does.
     """
 
     name: str
@@ -73,6 +82,7 @@ class Figure:
     correct: float
     weights: int
     seconds: float
+    log_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,25 +97,30 @@ def main() -> int:
     options = _parse()
     torch.set_num_threads(options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
+    file, kinds = options.figures, options.kinds
     for name in options.only:
         with TemporaryDirectory(prefix="lorabel-bench-") as folder:
             if name == SERVING:
-                _keep("passes", [asdict(one_pass) for one_pass in _passes(Path(folder))], ("kind",))
+                _keep(file, "passes", [asdict(one_pass) for one_pass in _passes(Path(folder))], ("kind",))
                 continue
             figures = (
-                _boxes(seeds, options.kinds, Path(folder))
+                _boxes(seeds, kinds, options.shares or BOX_SHARES, Path(folder))
                 if name == BOXES
-                else _choices(name, seeds, options.kinds, options.rates, Path(folder))
+                else _choices(name, seeds, kinds, options.shares or SHARES, Path(folder))
             )
             for figure in figures:
                 print(figure, file=sys.stderr, flush=True)
-                _keep("trainings", [asdict(figure)], ("name", "kind", "rate", "seed"))
-    print(text())
+                _keep(file, "trainings", [asdict(figure)], ("name", "kind", "rate", "seed"))
+    tables = text(_kept(file))
+    print(tables)
+    if options.docs:
+        before, rest = PAGE.read_text().split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}{tables}\n{END}{rest.split(END)[1]}")
     return 0
 
 
 def _choices(
-    name: str, seeds: Sequence[int], kinds: Sequence[str], rates: Sequence[str], folder: Path
+    name: str, seeds: Sequence[int], kinds: Sequence[str], shares: Sequence[float], folder: Path
 ) -> Iterator[Figure]:
     data_set = lora_depth.DataSet.of(lora_depth.SETS[name]())
     models = dict(data_set.models(folder / "model"))
@@ -113,13 +128,13 @@ def _choices(
     try:
         subject = lora_depth.make_subject(services, data_set)
         for seed in seeds:
-            yield from _choice(subject, seed, kinds, rates, folder / f"{seed}")
+            yield from _choice(subject, seed, kinds, shares, folder / f"{seed}")
     finally:
         services.close()
 
 
 def _choice(
-    subject: lora_depth.Subject, seed: int, kinds: Sequence[str], rates: Sequence[str], folder: Path
+    subject: lora_depth.Subject, seed: int, kinds: Sequence[str], shares: Sequence[float], folder: Path
 ) -> Iterator[Figure]:
     """The head alone, and each kind with the rates that a run tries."""
     services, family, data_set = subject.services, subject.family, subject.data_set
@@ -130,20 +145,29 @@ def _choice(
     learned = [*plan.train, *plan.held_out]
     question = learned[0].question
     train, _ = examples.prepare(learned, family, unchanged, services.fetcher.fetch)
-    of_settings = lora.Recipe.from_settings(services.settings.model_copy(update={"seed": seed}), "float32")
-    recipe = recipe_for(family, question, of_settings, services.settings)
-    alone, _ = lora_depth.score(subject, learned, None, recipe)
-    yield Figure(data_set.name, "head alone", 0.0, seed, alone, 0, 0.0)
+    alone, log_loss = lora_depth.score(
+        subject, learned, None, _recipe(services, family, question, LORA, 1.0, seed)
+    )
+    yield Figure(data_set.name, "head alone", 0.0, seed, alone, 0, 0.0, log_loss)
     for kind in kinds:
-        for share in (SHARES[rate] for rate in rates):
-            way = replace(recipe, kind=kind, learning_rate=share * recipe.learning_rate)
+        for share in shares:
+            way = _recipe(services, family, question, kind, share, seed)
             adapter = folder / f"{kind}-{share}"
             weights, seconds = _train(family, train, way, adapter)
-            correct, _ = lora_depth.score(subject, learned, adapter, way)
-            yield Figure(data_set.name, kind, way.learning_rate, seed, correct, weights, seconds)
+            correct, log_loss = lora_depth.score(subject, learned, adapter, way)
+            yield Figure(data_set.name, kind, way.learning_rate, seed, correct, weights, seconds, log_loss)
 
 
-def _boxes(seeds: Sequence[int], kinds: Sequence[str], folder: Path) -> Iterator[Figure]:
+def _recipe(
+    services: Services, family: Family, question: Input, kind: str, share: float, seed: int
+) -> lora.Recipe:
+    """The recipe of a run whose kind is set, with a share of its rate."""
+    settings = services.settings.model_copy(update={"seed": seed, "lora_kind": kind})
+    recipe = recipe_for(family, question, lora.Recipe.from_settings(settings, "float32"), settings)
+    return replace(recipe, learning_rate=share * recipe.learning_rate)
+
+
+def _boxes(seeds: Sequence[int], kinds: Sequence[str], shares: Sequence[float], folder: Path) -> Iterator[Figure]:
     models = {"detector": f"local-dir:{DETECTOR_FOLDER}"}
     services = Services.open(Settings(data_dir=folder, models=models, precision="float32"))
     try:
@@ -155,10 +179,9 @@ def _boxes(seeds: Sequence[int], kinds: Sequence[str], folder: Path) -> Iterator
             yield Figure(BOXES, "no training", 0.0, seed, zero_shot, 0, 0.0)
             prepared = subject.all_examples(BOX_COUNT)
             question = prepared[0].training_example.question
-            of_settings = lora.Recipe.from_settings(services.settings, "float32")
-            recipe = replace(recipe_for(family, question, of_settings, services.settings), seed=seed)
-            for kind in kinds:
-                way, adapter = replace(recipe, kind=kind), folder / f"{seed}-{kind}"
+            for kind, share in itertools.product(kinds, shares):
+                way = _recipe(services, family, question, kind, share, seed)
+                adapter = folder / f"{seed}-{kind}-{share}"
                 weights, seconds = _train(family, prepared, way, adapter)
                 with lora.adapted(family, question, adapter, way) as model, lora.with_live(model, adapter):
                     correct = subject.score(evaluate.predict(family, subject.test, batch))
@@ -230,23 +253,22 @@ def _forward(
     return forward
 
 
-def _kept() -> dict[str, list[dict[str, object]]]:
+def _kept(file: Path) -> dict[str, list[dict[str, object]]]:
     kept: dict[str, list[dict[str, object]]] = {"trainings": [], "passes": []}
-    return kept | (json.loads(FIGURES.read_text()) if FIGURES.exists() else {})
+    return kept | (json.loads(file.read_text()) if file.exists() else {})
 
 
-def _keep(part: str, new: Sequence[dict[str, object]], identity: Sequence[str]) -> None:
+def _keep(file: Path, part: str, new: Sequence[dict[str, object]], identity: Sequence[str]) -> None:
     """Write new figures, in place of earlier ones of the same."""
-    kept = _kept()
+    kept = _kept(file)
     known = {tuple(figure[field] for field in identity) for figure in new}
     others = [figure for figure in kept[part] if tuple(figure[field] for field in identity) not in known]
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    FIGURES.write_text(json.dumps(kept | {part: [*others, *new]}, indent=1))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(kept | {part: [*others, *new]}, indent=1))
 
 
-def text() -> str:
+def text(kept: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
     """The tables in Markdown: medians over the seeds, and the lowest and highest."""
-    kept = _kept()
     trainings = [Figure(**figure) for figure in kept["trainings"]]  # type: ignore[arg-type]
     passes = [Pass(**one_pass) for one_pass in kept["passes"]]  # type: ignore[arg-type]
     return "\n\n".join(
@@ -258,15 +280,23 @@ def _training_table(trainings: Sequence[Figure]) -> list[str]:
     cells: dict[tuple[str, str, float], list[Figure]] = defaultdict(list)
     for figure in trainings:
         cells[figure.name, figure.kind, figure.rate].append(figure)
-    lines = ["| set | kind | rate | right, median (range) | seeds | trained weights | CPU seconds |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| set | kind | rate | right, median (range) | log-loss | seeds | trained weights | CPU seconds |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for (name, kind, rate), figures in cells.items():
         right = [figure.correct for figure in figures]
         seconds = statistics.median(figure.seconds for figure in figures)
-        lines.append(
-            f"| {name} | {kind} | {rate or '':.4} | {statistics.median(right):.3f} ({min(right):.3f} to "
-            f"{max(right):.3f}) | {len(figures)} | {figures[0].weights or ''} | {seconds or '':.3} |"
+        losses = [figure.log_loss for figure in figures if figure.log_loss is not None]
+        cells_of_row = (
+            name,
+            kind,
+            f"{rate:.4}" if rate else "",
+            f"{statistics.median(right):.3f} ({min(right):.3f} to {max(right):.3f})",
+            f"{statistics.median(losses):.3f}" if losses else "",
+            f"{len(figures)}",
+            f"{figures[0].weights or ''}",
+            f"{seconds:.3}" if seconds else "",
         )
+        lines.append(f"| {' | '.join(cells_of_row)} |")
     return ["\n".join(lines)] if trainings else []
 
 
@@ -290,12 +320,14 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [*CHOICES, BOXES, SERVING]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="what is measured")
+    parser.add_argument("--only", nargs="*", choices=names, default=names, help="what is measured; may be nothing")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--rates", nargs="+", choices=SHARES, default=list(SHARES), help="of digits and tickets")
+    parser.add_argument("--shares", nargs="+", type=float, help="of the rate of each kind; by default a run's")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--figures", type=Path, default=FIGURES, help=f"file of figures; {FIGURES}")
+    parser.add_argument("--docs", action="store_true", help="put the tables into docs/learning.md as well")
     return parser.parse_args()
 
 

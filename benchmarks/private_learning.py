@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="put the table into docs/learning.md as well")
     options = parser.parse_args()
     lines = [line for name in options.only for line in _measure(name, options.seeds)]
-    described = machine.describe(Settings(precision="float32"))
+    described = machine.describe(Settings(precision="float32")).line
     table = (
         f"{HEADER}{''.join(lines)}\nMedians of {options.seeds} seeds, in brackets the worst of them. {described}\n"
     )
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def _measure(name: str, seeds: int) -> list[str]:
-    """A line of the table for each number of annotations that the set has."""
+    """A line of the table for each number of annotations, up to all tasks of the set."""
     course = COURSES[name]()
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), models=dict(course.models), precision="float32")
@@ -76,7 +76,7 @@ def _measure(name: str, seeds: int) -> list[str]:
     }
     base = f"{_accuracy(None, test):.3f}"
     lines = []
-    for count in (count for count in COUNTS if count <= len(tasks.classes)):
+    for count in sorted({min(count, len(tasks.classes)) for count in COUNTS}):
         cells = []
         for noise in noises.values():
             cells.append(

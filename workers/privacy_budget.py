@@ -63,7 +63,7 @@ def spend(
         if epsilon > budget:
             raise BudgetSpentError(
                 f"the privacy budget of project {project_id} is spent: epsilon {spent:.2f} of "
-                f" {budget:g} after {len(rows)} releases, and this one would make it {epsilon:.2f}; what was "
+                f"{budget:g} after {len(rows)} releases, and this one would make it {epsilon:.2f}; what was "
                 "learned stays as it is; a larger DP_EPSILON would allow more, with less privacy"
             )
         release = PrivacyRelease(

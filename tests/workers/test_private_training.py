@@ -1,6 +1,11 @@
-"""Private training of adapters: what one task can change, the noise, and that seeds do not repeat it."""
+"""Private training of adapters: what one task can change, the noise, and that seeds do not repeat it.
 
+A run of the training worker with such a training is in test_private_runs.py.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +22,8 @@ from workers.examples import PreparedExample, TrainingExample
 
 pytestmark = pytest.mark.slow
 
+# The loss of an extreme task is so many times that of another.
+EXTREME = 1e4
 TEXTS = ("red", "blue")
 QUESTION = about_picture("x", TEXTS)
 
@@ -79,6 +86,69 @@ def test_the_gradient_of_each_task_is_its_own(family: DualEncoder, monkeypatch: 
                 assert torch.allclose(weight.grad_sample[0], gradients[position], atol=1e-6)
         private_training.set_gradients(family, weights, [], generator)
         assert all(weight.grad_sample.shape == (0, *weight.shape) for weight in weights)
+
+
+def sums_of_gradients(
+    family: DualEncoder, monkeypatch: pytest.MonkeyPatch, extreme: frozenset[str]
+) -> list[torch.Tensor]:
+    """What a training without noise adds to the weights with 12 tasks, and with 13, of which some are extreme.
+
+    The optimizer is one whose step is the gradient itself, so the change of the weights is what the tasks have
+    added. Each is of length 1 if it is the largest that is permitted.
+    """
+    plain_loss = DualEncoder.loss
+
+    def loss(self: DualEncoder, inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> torch.Tensor:
+        factors = [EXTREME if each.contents[0].digest in extreme else 1.0 for each in inputs]
+        return plain_loss(self, inputs, targets) * torch.tensor(factors)
+
+    monkeypatch.setattr(DualEncoder, "loss", loss)
+    monkeypatch.setattr(DualEncoder, "augment", lambda self, inputs, targets, generator: (inputs, targets))
+    monkeypatch.setattr(torch.optim, "AdamW", lambda weights, lr, weight_decay: torch.optim.SGD(weights, lr=lr))
+    used = recipe(0.0, steps=1)
+    sums = []
+    for tasks in (numbered(family)[:12], numbered(family)):
+        with lora.adapted(family, QUESTION, None, used) as model:
+            weights = [weight for weight in model.parameters() if weight.requires_grad]
+            before = torch.cat([weight.detach().flatten().clone() for weight in weights])
+            private_training.fine_tune(family, model, tasks, used, lambda _: None)
+            after = torch.cat([weight.detach().flatten() for weight in weights])
+        # Opacus divides by the number of tasks, and the first step of the warm-up is a part of the rate.
+        sums.append((before - after).double() * len(tasks) / (used.learning_rate * lora.rate(0, used, 0.0)))
+    return sums
+
+
+def numbered(family: DualEncoder) -> list[PreparedExample]:
+    """13 examples whose pictures have their numbers as digests. The last is labelled wrongly."""
+    tasks = []
+    for number, example in enumerate(examples(family, 13)):
+        (content,) = example.model_input.contents
+        model_input = replace(example.model_input, contents=(replace(content, digest=str(number)),))
+        tasks.append(replace(example, model_input=model_input))
+    wrong = replace(tasks[-1].training_example, target=LabelTarget((1,)))
+    return [*tasks[:-1], replace(tasks[-1], training_example=wrong)]
+
+
+def test_a_task_adds_no_more_than_the_length_that_is_hidden_however_extreme_it_is(
+    family: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen from outside, in the weights of two trainings of which one has a task more."""
+    without, with_task = sums_of_gradients(family, monkeypatch, extreme=frozenset({"12"}))
+    added = torch.linalg.vector_norm(with_task - without)
+    assert added == pytest.approx(private_training.MOST_LENGTH, rel=1e-3), "it was cut to this"
+
+
+def test_a_task_with_a_short_gradient_adds_all_of_it(family: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also beside an extreme one: the others are not shortened with it."""
+    monkeypatch.setattr(private_training, "MOST_LENGTH", 1e3)
+    without, with_task = sums_of_gradients(family, monkeypatch, extreme=frozenset({"5"}))
+    with lora.adapted(family, QUESTION, None, recipe(0.0)) as model:
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        loss = family.loss([numbered(family)[12].model_input], [LabelTarget((1,))])
+        gradients = torch.autograd.grad(loss.sum(), weights)
+    expected = torch.cat([gradient.flatten() for gradient in gradients])
+    assert 0 < torch.linalg.vector_norm(expected) < 1e3
+    assert torch.allclose((with_task - without).float(), expected, atol=1e-3)
 
 
 def test_the_same_seed_gives_other_noise(family: DualEncoder) -> None:
