@@ -46,7 +46,10 @@ const wide = [...document.querySelectorAll("main *")].filter(
   (part) => part.getBoundingClientRect().right > width + 1 && !part.closest(".wide, .project-nav, textarea, pre"));
 return [`it is ${page} px wide`, ...wide.slice(0, 3).map((part) => part.outerHTML.slice(0, 120))];
 """
-ALL_LOADED = "return [...document.images].every((picture) => picture.complete)"
+ALL_LOADED = """
+const isInSight = (picture) => picture.getBoundingClientRect().top < window.innerHeight;
+return [...document.images].every((picture) => picture.complete || !isInSight(picture));
+"""
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.e2e.test_pages_in_browser import look_like, serious_faults, text_of, 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
 
-WAIT_S = 120
+WAIT_S = 300
 NEVER = str(10**6)
 # As far as a picture in the docs goes down a page, in pixels.
 SCREEN_PX, MOST_PX = 900, 1290
@@ -47,7 +47,7 @@ def tasks_shown(browser: Chrome, selector: str) -> list[int]:
     return [int(number) for number in re.findall(r"task (\d+)", text_of(browser, selector))]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_the_pages_of_a_demo_with_real_models(
     start_label_studio: Callable[..., Server],
     start_lorabel: Callable[..., Lorabel],
