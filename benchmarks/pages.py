@@ -189,8 +189,10 @@ def measure(store: Store, client: FlaskClient, path: str) -> Measurement:
 
 
 def shortened(statement: str) -> str:
-    """A statement without its lists of columns."""
+    """A statement without its lists of columns and parameters."""
     short = " ".join(re.sub(r"SELECT\s.*?\sFROM\s", "SELECT … FROM ", statement, flags=re.DOTALL).split())
+    short = re.sub(r"%\(\w+\)s(::[A-Z]+( WITH TIME ZONE)?)?", "?", short)
+    short = re.sub(r"\(\?(, \?)+\)", "(?, …)", short)
     return short if len(short) <= LONGEST_STATEMENT else f"{short[: LONGEST_STATEMENT - 1]}…"
 
 
