@@ -249,12 +249,29 @@ def test_words_of_texts_are_not_kept(with_names: Recognizers) -> None:
     assert len(with_names._nlp.vocab.strings) == before
 
 
-def test_several_threads_find_the_same(english: Recognizers) -> None:
+def test_several_threads_find_the_same_one_after_the_other(
+    english: Recognizers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads in one zone of memory would free each other's words."""
+    analyze, inside, most = english._analyzer.analyze, 0, 0
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.001)  # lets other threads in
+        try:
+            return analyze(*arguments, **options)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(english._analyzer, "analyze", count)
     texts = [f"text {number}: {CARD} or 192.168.17.{number} {'word ' * 200}" for number in range(40)]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(english.find, texts))
     assert together == [english.find(text) for text in texts]
     assert all(len(each) >= 2 for each in together)
+    assert most == 1
 
 
 def test_recognisers_are_made_once_for_all_redactors_of_a_process() -> None:
