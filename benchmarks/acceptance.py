@@ -96,8 +96,8 @@ class Tally:
         self.asked += len(labels)
         for label in labels:
             known, asked = _of(cases, label), _of(unseen, label)
-            scored = [Case(answer.score, answer.is_right) for answer in known]
-            proof = prove(scored, [answer.score for answer in asked], self.precision, CONFIDENCE)
+            scores = [answer.score for answer in asked]
+            proof = prove(_cases(known), scores, self.precision, CONFIDENCE, (), _cases(cases))
             if proof.score is None:
                 continue
             chosen = [answer for answer in asked if answer.score >= proof.score]
@@ -180,6 +180,10 @@ def divide(data: DataSet, seed: int) -> tuple[list[Answer], list[Answer]]:
         tested = annotated[fold::FOLDS]
         cases += data.answer([task for task in annotated if task not in set(tested)], tested)
     return cases, data.answer(annotated, unseen)
+
+
+def _cases(answers: Sequence[Answer]) -> list[Case]:
+    return [Case(answer.score, answer.is_right) for answer in answers]
 
 
 def _labels(cases: Sequence[Answer], unseen: Sequence[Answer]) -> list[str]:

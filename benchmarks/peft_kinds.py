@@ -4,7 +4,7 @@
     python -m benchmarks.peft_kinds --only digits --seeds 1        others as before
     python -m benchmarks.peft_kinds --only serving --docs          and put the tables into docs/learning.md
     python -m benchmarks.peft_kinds --only digits --kinds ia3 --shares 0.1 1 10 --first-seed 100 \\
-        --figures build/peft_kinds/sweep.json                      how `RATE_FACTORS` was chosen
+        --figures build/peft_kinds/sweep.json                      other rates, in a file of their own
 
 `digits` and `tickets` are those of `benchmarks.curves`: 160 annotations, an adapter on the towers that read the
 contents, then the head on both features, as in a run beside a head, but with each of its two rates, and without
@@ -12,8 +12,7 @@ the gate. `boxes` are drawn scenes, 20 annotations, a run that begins anew, also
 was never annotated. `serving` is the pass of a batch of 64 pictures through the image tower of the demo's
 model, in which every row has one of 8 adapters.
 
-Rates are shares of the kind's own rate, which is LEARNING_RATE times its factor in `RATE_FACTORS`
-(`workers/peft_kinds.py`).
+Rates are shares of LEARNING_RATE.
 
 Figures are added to those of earlier calls in the file of figures. The tables are about all of them.
 """
@@ -53,7 +52,7 @@ from workers.services import Services
 
 CHOICES = ("digits", "tickets")
 BOXES, SERVING = "boxes", "serving"
-# Of the rate of a kind: those that a run tries beside a head, and that of a run that begins anew.
+# Of LEARNING_RATE: those that a run tries beside a head, and that of a run that begins anew.
 SHARES, BOX_SHARES = (SMALL_STEPS, LARGE_STEPS), (1.0,)
 CHOICE_COUNT, BOX_COUNT, SEEDS = 160, 20, 3
 BATCH, ADAPTERS, ROUNDS, RANK, STD = 64, 8, 20, 8, 0.02
@@ -322,7 +321,7 @@ def _parse() -> argparse.Namespace:
     names = [*CHOICES, BOXES, SERVING]
     parser.add_argument("--only", nargs="*", choices=names, default=names, help="what is measured; may be nothing")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--shares", nargs="+", type=float, help="of the rate of each kind; by default a run's")
+    parser.add_argument("--shares", nargs="+", type=float, help="of LEARNING_RATE; by default a run's")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -142,8 +142,8 @@ def _prove(
         taken: predictions of tasks that were accepted before, or reviewed.
     """
     precision, confidence = acceptance.precision, acceptance.confidence
+    pooled = [case for of_label in cases.values() for case in of_label]
     if acceptance.is_together or labels == [ALL_LABELS]:
-        pooled = [case for of_label in cases.values() for case in of_label]
         scores, taken_scores = (
             [answer.score for answer in some if answer.label is not None] for some in (answers, taken)
         )
@@ -153,7 +153,7 @@ def _prove(
         scores, taken_scores = (
             [answer.score for answer in some if answer.label == label] for some in (answers, taken)
         )
-        proofs[label] = prove(cases.get(label, []), scores, precision, confidence, taken_scores)
+        proofs[label] = prove(cases.get(label, []), scores, precision, confidence, taken_scores, pooled)
     return proofs
 
 

@@ -25,6 +25,10 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
+from lorabel.families.encoders.heads.platt import SAME, log_odds, platt
+
+ChanceRight = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
 MOST_SCORES = 6
 # The lowest number of cases that could prove anything is exceeded by this factor, since chance divides cases and
 # open tasks.
@@ -33,6 +37,8 @@ SLACK = 1.1
 TINY = 1e-9
 # More cases are not thought about when it is said how many are needed.
 MOST_CASES = 1_000_000
+# Of the prior of Platt scaling: so little that hundreds of cases without an error are believed.
+TIGHTNESS = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Proof:
         cases: number of cases with such scores; of all cases if nothing is proved.
         errors: how many of these were predicted wrongly.
         tasks: number of open tasks with such scores; of all open tasks if nothing is proved.
-        expected_errors: how many of these are probably predicted wrongly.
+        expected_errors: how many of these are probably predicted wrongly, by the cases of all labels.
         most_errors: with the confidence asked for, not more are.
         needed: about how many more annotated tasks would prove enough, if as many of them are right; None if the
             promise is proved, or if no number of them would.
@@ -80,6 +86,7 @@ def prove(
     precision: float,
     confidence: float = 0.95,
     taken_scores: Sequence[float] = (),
+    all_cases: Sequence[Case] | None = None,
 ) -> Proof:
     """Find the lowest score from which on predictions are proved to be right often enough.
 
@@ -90,24 +97,27 @@ def prove(
         confidence: in (0, 1): the least probability with which that holds.
         taken_scores: of tasks that were accepted or reviewed before. Without them open tasks are no longer like
             cases.
+        all_cases: those of all labels; `cases` by default. They say how many errors are expected. The cases from
+            the chosen score on do not, since score and label are chosen because few of these are wrong.
     """
+    chance_right = _chance_right(cases if all_cases is None else all_cases)
     scores, are_right = _sorted(cases)
     unseen = -np.sort(-np.asarray(open_scores, np.float64))
     if not len(unseen):
-        return _unproved(scores, are_right, unseen, confidence, "no open task is predicted so")
+        return _unproved(scores, are_right, unseen, confidence, chance_right, "no open task is predicted so")
     if not len(scores):
         needed = _fewest_cases(len(unseen), precision, 1 - confidence)
-        return _unproved(scores, are_right, unseen, confidence, "there are no cases", needed)
+        return _unproved(scores, are_right, unseen, confidence, chance_right, "there are no cases", needed)
     taken = np.asarray(taken_scores, np.float64)
     tried = _tried_scores(scores, np.concatenate([unseen, taken]), precision, 1 - confidence)
     allowed = (1 - confidence) / len(tried)
-    proofs = [_at(score, scores, are_right, unseen, taken, precision, allowed) for score in tried]
+    proofs = [_at(score, scores, are_right, unseen, taken, precision, allowed, chance_right) for score in tried]
     proved = [proof for proof in proofs if proof is not None]
     if proved:
         return max(proved, key=lambda proof: proof.tasks)
     more = _needed(tried, scores, are_right, unseen, taken, precision, allowed)
     reason = "too few cases" if more is not None else "too many of the cases are wrong, whatever their score"
-    return _unproved(scores, are_right, unseen, confidence, reason, more)
+    return _unproved(scores, are_right, unseen, confidence, chance_right, reason, more)
 
 
 def probability_of_luck(errors: int, cases: int, tasks: int, too_many: int) -> float:
@@ -181,6 +191,7 @@ def _at(
     taken: NDArray[np.float64],
     precision: float,
     allowed: float,
+    chance_right: ChanceRight,
 ) -> Proof | None:
     """What is proved about all predictions from a score on; None if it is less than was asked for."""
     cases, tasks = int((scores >= score).sum()), int((unseen >= score).sum())
@@ -189,7 +200,7 @@ def _at(
     if not tasks or probability_of_luck(errors, cases, others, smallest_breach(tasks, precision)) > allowed:
         return None
     most = min(tasks, _most_errors(errors, cases, others, allowed))
-    return Proof(score, cases, errors, tasks, _expected_errors(errors, cases, tasks), most)
+    return Proof(score, cases, errors, tasks, _expected_errors(unseen[:tasks], chance_right, most), most)
 
 
 def _most_errors(errors: int, cases: int, tasks: int, allowed: float) -> int:
@@ -202,9 +213,19 @@ def _most_errors(errors: int, cases: int, tasks: int, allowed: float) -> int:
     return low
 
 
-def _expected_errors(errors: int, cases: int, tasks: int) -> float:
-    """The mean, from Jeffreys' prior. So where no case was wrong, it is not 0."""
-    return tasks * (errors + 0.5) / (cases + 1)
+def _chance_right(cases: Sequence[Case]) -> ChanceRight:
+    """Return what turns scores into chances to be right, by Platt scaling; without cases these are the scores."""
+    scores, are_right = _sorted(cases)
+    scale = platt(_logits(scores), are_right, tightness=TIGHTNESS) if len(cases) else SAME
+    return lambda asked: 1 / (1 + np.exp(-(scale.factor * _logits(asked) + scale.shift)))
+
+
+def _logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([log_odds(score) for score in scores], np.float64)
+
+
+def _expected_errors(scores: NDArray[np.float64], chance_right: ChanceRight, most: int) -> float:
+    return min(float((1 - chance_right(scores)).sum()), float(most))
 
 
 def _unproved(
@@ -212,12 +233,13 @@ def _unproved(
     are_right: NDArray[np.bool_],
     unseen: NDArray[np.float64],
     confidence: float,
+    chance_right: ChanceRight,
     reason: str,
     needed: int | None = None,
 ) -> Proof:
     errors = int((~are_right).sum())
     most = _most_errors(errors, len(scores), len(unseen), 1 - confidence)
-    expected = _expected_errors(errors, len(scores), len(unseen))
+    expected = _expected_errors(unseen, chance_right, most)
     return Proof(None, len(scores), errors, len(unseen), expected, most, needed, reason)
 
 

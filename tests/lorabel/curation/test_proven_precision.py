@@ -125,3 +125,20 @@ def test_a_promise_after_a_review_is_kept_although_the_review_drew_from_the_sure
             proved += 1
             missed += int(wrong[left][scores[left] >= proof.score].sum()) >= smallest_breach(proof.tasks, 0.94)
     assert proved > 0 and missed <= 1, f"{missed} of {proved}"
+
+
+def test_as_many_errors_are_expected_as_there_are_also_where_a_label_was_chosen_for_having_few() -> None:
+    """By its own cases, a label that was lucky had a fraction of the errors of its open tasks."""
+    rng = np.random.default_rng(0)
+    expected, found, promises = 0.0, 0, 0
+    for _ in range(60):
+        by_label = [[Case(0.9, bool(right)) for right in rng.random(150) < 0.9] for _ in range(6)]
+        pooled = [case for of_label in by_label for case in of_label]
+        for of_label in by_label:
+            are_wrong = rng.random(150) >= 0.9
+            proof = prove(of_label, [0.9] * len(are_wrong), 0.86, all_cases=pooled)
+            if proof.score is not None:
+                promises += 1
+                expected, found = expected + proof.expected_errors, found + int(are_wrong.sum())
+    assert promises >= 20
+    assert expected == pytest.approx(found, rel=0.15)
