@@ -140,12 +140,12 @@ def main() -> None:
         print(f"in {services.store.engine.dialect.name}, filled in {took_s:.0f} s")
         services.vitals.checks.get(wait_s=600)
         print(f"{'page':20} {'first ms':>8} {'p50 ms':>8} {'p95 ms':>8} {'CPU ms':>8} {'queries':>8}")
-        found = {}
+        measurements = {}
         for name in options.only or PAGES:
-            found[name] = measure(services.store, app.test_client(), PAGES[name])
-            print(f"{name:20} {found[name].row}", flush=True)
+            measurements[name] = measure(services.store, app.test_client(), PAGES[name])
+            print(f"{name:20} {measurements[name].row}", flush=True)
         if options.queries:
-            print_queries(found)
+            print_queries(measurements)
         services.close()
 
 
@@ -196,11 +196,11 @@ def shortened(statement: str) -> str:
     return short if len(short) <= LONGEST_STATEMENT else f"{short[: LONGEST_STATEMENT - 1]}…"
 
 
-def print_queries(found: Mapping[str, Measurement]) -> None:
+def print_queries(measurements: Mapping[str, Measurement]) -> None:
     """Print each statement once with a number, and for each page the numbers and how long each took."""
     numbers: dict[str, int] = {}
     print()
-    for name, measured in found.items():
+    for name, measured in measurements.items():
         listed = []
         for query in measured.queries:
             number = numbers.setdefault(query.statement, len(numbers) + 1)

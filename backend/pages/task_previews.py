@@ -189,7 +189,7 @@ def _preview(tags: Iterable[ObjectTag], data: dict[str, Any], redactor: Redactor
             else:
                 texts.append(_text(content))
     text = " · ".join(" ".join(text.split()) for text in texts if text.strip())
-    # Masked before it is cut: a part of an address may not look like one.
+    # Masked before it is cut: a part of an e-mail address may not look like an e-mail address.
     text = redactor.masked_message(text[: MOST_TEXT + BESIDE]) if redactor.is_on else text
     return Preview(text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}…", picture_url)
 

@@ -157,7 +157,7 @@ def request_index(services: Services, project_id: int) -> BulkRun:
 
 
 def read_thumbnail(services: Services, project_id: int, task_id: int) -> bytes:
-    """The JPEG of a task's first picture; the URL's `large` asks for a larger one.
+    """The JPEG of a task's first picture; the parameter `large` of the URL asks for a larger picture.
 
     Raises:
         NotFoundError: no such project.
