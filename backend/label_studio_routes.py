@@ -101,7 +101,7 @@ def webhook() -> Answer:
     """Store an event, see `backend/webhook_events.py`."""
     secret = request.headers.get(webhook_secrets.HEADER)
     body = read_body()
-    answer = services().restarts.outlive(lambda: webhook_events.receive(services(), body, secret))
+    answer = webhook_events.receive(services(), body, secret)
     return answer.model_dump(exclude_none=True)
 
 

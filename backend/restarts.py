@@ -6,6 +6,7 @@ requests fail with 503, so that whoever has sent them sends them again.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TypeVar
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 # each time that a task is opened.
 PATIENCE_S = 10.0
 PAUSE_S = 0.1
+# After so long without a success or a failure, a failure is that of another restart.
+FORGOTTEN_S = 300.0
 
 A = TypeVar("A")
 
@@ -29,30 +32,33 @@ class Restarts:
 
     def __init__(self, store: Store) -> None:
         self._is_sqlite = store.is_sqlite
-        self._gone_at: float | None = None
+        self._gone_at = self._failed_at = -math.inf
 
     def outlive(self, answer: Callable[[], A]) -> A:
         """Return what the function returns, which is called again while PostgreSQL restarts.
 
         Raises:
-            DBAPIError: the server has been away for PATIENCE_S, or the database has refused something.
+            DBAPIError: the server has been away for PATIENCE_S, or this function alone has failed for so long, or
+                the database has refused something.
         """
+        first_failed_at = math.inf
         while True:
             try:
                 value = answer()
             except DBAPIError as error:
-                if not self._is_restarting(error):
+                first_failed_at = min(first_failed_at, monotonic())
+                if monotonic() - first_failed_at >= PATIENCE_S or not self._is_restarting(error):
                     raise
                 log.warning("PostgreSQL is away, and is tried again: %s", reason_of(error))
                 sleep(PAUSE_S)
             else:
-                self._gone_at = None
+                self._failed_at = -math.inf
                 return value
 
     def _is_restarting(self, error: DBAPIError) -> bool:
         if self._is_sqlite or not is_unreachable(error):
             return False
-        gone_at = self._gone_at
-        if gone_at is None:
-            gone_at = self._gone_at = monotonic()
-        return monotonic() - gone_at < PATIENCE_S
+        before, self._failed_at = self._failed_at, monotonic()
+        if self._failed_at - before > FORGOTTEN_S:
+            self._gone_at = self._failed_at
+        return monotonic() - self._gone_at < PATIENCE_S

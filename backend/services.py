@@ -99,7 +99,7 @@ class Services:
             authorizations,
             Metrics(settings),
             searcher,
-            EditorExplanations(settings, store, searcher),
+            EditorExplanations(settings, store, searcher, are_waited_for=True),
             BoundedSemaphore(settings.threads - RESERVED_THREADS),
             BoundedSemaphore(EXPLANATIONS_AT_ONCE),
             LiveProjects(store, settings),

@@ -55,9 +55,11 @@ def receive(services: Services, raw: bytes, secret: str | None) -> http_bodies.W
         RedactionError: it cannot be masked (REDACT); nothing was stored.
     """
     envelope = _parse(raw)
-    project = _find_project(services, envelope)
+    outlive = services.restarts.outlive
+    project = outlive(lambda: _find_project(services, envelope))
     _check_secret(services, envelope, project, secret)
-    event = _store(services, envelope, project, _redacted(services, envelope, raw))
+    payload = _redacted(services, envelope, raw)
+    event = outlive(lambda: _store(services, envelope, project, payload))
     services.metrics.events.labels(_label(envelope.action), event.state).inc()
     if event.state != EventState.PENDING or envelope.project is None or event.project_id is None:
         return http_bodies.WebhookAnswer()

@@ -105,8 +105,8 @@ class HeadFitter:
         """
         claimed = self.services.store.claimed(FITTING, ASKING)
         with self.services.store.look_up() as session:
-            for project_id in project_heads.due(session):
-                if project_id in done or self.requests.is_running(project_id):
+            for project_id in project_heads.due(session, done):
+                if self.requests.is_running(project_id):
                     continue
                 if project_id not in claimed:
                     return project_id

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from lorabel.database import bulk_runs, leases
 from lorabel.database.tables import RunState
 from lorabel.label_studio.records import TaskPage
+from lorabel.labeling.redacted_bodies import masked_reason
 from lorabel.search.indexing import Indexing
 from workers.bulk_runs import (
     ConnectedContext,
@@ -80,8 +81,11 @@ def _index_page(context: ConnectedContext, indexing: Indexing, progress: Progres
     if not page.tasks:
         return None
     task_ids = [task.task_id for task in page.tasks]
+    # They quote the task's data.
     failures = [
-        failure(task_id, indexing.unreadable[task_id]) for task_id in task_ids if task_id in indexing.unreadable
+        failure(task.task_id, masked_reason(context.services.redactor, task.data, reason))
+        for task in page.tasks
+        if (reason := indexing.unreadable.get(task.task_id)) is not None
     ]
     embedded = indexing.embedded - embedded_before
     return progress.after_page(task_ids[-1], page.total, len(task_ids), embedded, failures)

@@ -9,7 +9,7 @@ error ends it with a debug message only.
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lorabel.database import projects
 from lorabel.database.tables import Event, Project
@@ -65,14 +65,18 @@ def predict_ahead(services: Services, project_id: int, after: int, event_id: int
     )
     known = jobs.predicted.known(project, tasks)
     new_tasks = {task_id: data for task_id, data in tasks.items() if task_id not in known}
-    if not new_tasks:
-        return 0
+    if new_tasks:
+        _predict(services, project, model, new_tasks)
+    # Of all, so that tasks of an import count once they come next.
+    jobs.predicted.note(project, tasks, are_next=event is None)
+    return len(new_tasks)
+
+
+def _predict(services: Services, project: Project, model: ProjectModel, new_tasks: Mapping[int, TaskData]) -> None:
     resolve = services.authorizations.resolver(project, services.settings)
-    caller = PredictionCaller(services.model_client, project_id, Priority.LOOKAHEAD, time.monotonic() + TIMEOUT_S)
+    caller = PredictionCaller(services.model_client, project.id, Priority.LOOKAHEAD, time.monotonic() + TIMEOUT_S)
     prediction.predict(model, list(new_tasks.values()), resolve, caller)
     embeddings.keep_recalled(services.store, caller, model.bound, new_tasks, resolve)
-    jobs.predicted.note(project, new_tasks)
-    return len(new_tasks)
 
 
 def _next_open_tasks(

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from lorabel.database import bulk_runs, leases, rule_effects
@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 # So long a task may be open with a prediction that is no longer the newest.
 OPEN_S = 3600.0
 EMBEDDINGS_TIMEOUT_S = 10.0
+# Predictions that are explained before they are written: each may take EXPLAIN_MAX_S.
+EXPLAINED_TOGETHER = 10
 
 
 def preannotate(run_id: int) -> None:
@@ -183,7 +185,7 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     # Who still cannot be read keeps the empty prediction.
     new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
     if new:
-        _write(context, new, model.version, _explanations(context, model, tasks, new))
+        _write_with_explanations(context, model, tasks, new)
         removals = {task_id: predicted.removals for task_id, predicted in new.items()}
         services = context.services
         rule_effects.write(services.store, services.redactor, context.project.id, model.version, removals)
@@ -264,16 +266,29 @@ def _known_unreadable(context: ConnectedContext) -> frozenset[int]:
         return unreadable_tasks.known(session, context.project.id)
 
 
+def _write_with_explanations(
+    context: ConnectedContext,
+    model: ProjectModel,
+    tasks: Sequence[AnnotatedTask],
+    predictions: dict[int, TaskPrediction],
+) -> None:
+    """Write a few at a time where each is explained: a run that is killed or cancelled has written those."""
+    is_explained = context.services.editor_explanations.are_wanted(model.bound.config)
+    size = EXPLAINED_TOGETHER if is_explained else max(1, len(predictions))
+    ids = iter(predictions)
+    while some := {task_id: predictions[task_id] for task_id in islice(ids, size)}:
+        explanations = _explanations(context, model, tasks, some) if is_explained else {}
+        _write(context, some, model.version, explanations)
+
+
 def _explanations(
     context: ConnectedContext,
     model: ProjectModel,
     tasks: Sequence[AnnotatedTask],
     predictions: Mapping[int, TaskPrediction],
 ) -> dict[int, Sequence[Region]]:
-    """By task id the regions that explain its prediction in the editor, if EXPLAIN_IN asks for any."""
+    """By task id the regions that explain its prediction in the editor."""
     explanations = context.services.editor_explanations
-    if not explanations.are_wanted(model.bound.config):
-        return {}
     explained = {
         task.task_id: explanations.explain(
             model, (task.task_id, task.data), predicted.regions, context.resolver(), context.caller()

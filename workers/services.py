@@ -73,7 +73,7 @@ class Services:
     def editor_explanations(self) -> EditorExplanations:
         """What explains predictions for the editor. The vectors of search are in memory only if it is asked."""
         searcher = Searcher(self.settings, self.store, self.model_client, self.authorizations)
-        return EditorExplanations(self.settings, self.store, searcher)
+        return EditorExplanations(self.settings, self.store, searcher, are_waited_for=False)
 
     def family(self, family_type: "type[Family]") -> "Family":
         """The family's base model for training, loaded at the first call and kept.

@@ -43,6 +43,8 @@ LABELS = ("red", "blue")
 NEW_ANNOTATIONS = 2
 REPLICAS = 100
 ANNOTATED = 200
+# How often `_fit` looks for what is due.
+LOOKS = 4
 PGBENCH_S = 5
 # Events that are applied at a time.
 WAITING = 10
@@ -193,7 +195,8 @@ def _heads(services: Services, times: int) -> dict[str, float]:
     looked = _spent(fitter.fit_due, 10 * times)
     return {
         "fit_s": sum(each.own_s for each in spent) / times,
-        "postgres_fit_s": sum(each.postgres_s for each in spent) / times,
+        # What is due is looked for meanwhile, which is a cost of its own.
+        "postgres_fit_s": max(0.0, sum(each.postgres_s for each in spent) / times - LOOKS * looked.postgres_s),
         "postgres_look_s": looked.postgres_s,
     }
 

@@ -5,7 +5,7 @@ answer, nothing is known, and tasks are predicted again.
 
 A sorted set for each project, and for each state of it that decides what the model server computes:
 
-lorabel:predicted:12:5f1c... -> {"4711": 4711.0, "4712": 4712.0}
+lorabel:predicted:12:5f1c... -> {"4711": 4711.0, "4712": 4712.0, "9001": -1.0}
 """
 
 import json
@@ -28,6 +28,8 @@ KEPT_S = 300
 MOST_KEPT = 1024
 PREFIX = "lorabel:predicted"
 KEYS_PER_SCAN = 1000
+# Below all ids.
+NEW = -1
 
 A = TypeVar("A")
 
@@ -43,16 +45,22 @@ class PredictedTasks:
         self._redis = redis
 
     def count_after(self, project: Project, after: int) -> int:
-        """How many tasks with ids above `after` are predicted already."""
+        """How many tasks with ids above `after` are predicted already, new ones left out."""
         return _unless_down(lambda: self._redis.zcount(_key(project), f"({after}", "+inf"), 0)
 
     def known(self, project: Project, task_ids: Collection[int]) -> frozenset[int]:
         """Those of the tasks that are predicted already."""
         return _unless_down(lambda: self._known(_key(project), list(task_ids)), frozenset())
 
-    def note(self, project: Project, task_ids: Iterable[int]) -> None:
-        """Remember that tasks are predicted, for KEPT_S and as long as more of the project's tasks are."""
-        _unless_down(lambda: self._note(_key(project), {str(task_id): task_id for task_id in task_ids}), None)
+    def note(self, project: Project, task_ids: Iterable[int], *, are_next: bool) -> None:
+        """Remember that tasks are predicted, for KEPT_S and as long as more of the project's tasks are.
+
+        Args:
+            are_next: whether they come after a task that somebody has opened. New tasks do not, and
+                `count_after` leaves them out: they have the highest ids, and many may be open before them.
+        """
+        scores = {str(task_id): task_id if are_next else NEW for task_id in task_ids}
+        _unless_down(lambda: self._note(_key(project), scores), None)
 
     def forget(self, project_id: int) -> int:
         """Delete what is known of a project. Returns of how many states of it something was known.
@@ -74,7 +82,7 @@ class PredictedTasks:
         if not scores:
             return
         with self._redis.pipeline() as pipeline:
-            pipeline.zadd(key, cast(Any, scores))
+            pipeline.zadd(key, cast(Any, scores), gt=True)
             pipeline.zremrangebyrank(key, 0, -MOST_KEPT - 1)
             pipeline.expire(key, KEPT_S)
             pipeline.execute()

@@ -4,7 +4,7 @@ A project's heads are a function of its annotations and its label config. `Proje
 changes of annotations, `Project.head_revision` says up to which of them the heads were fitted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -32,16 +32,20 @@ def count_change(project: Project) -> None:
     project.annotation_revision += 1
 
 
-def due(session: Session) -> Iterator[int]:
+def due(session: Session, without: Collection[int] = ()) -> Iterator[int]:
     """The ids of the projects whose annotations or label configs have changed since their heads were fitted.
 
     The project whose row was changed last comes first, be it by annotations or by a fit of its heads. They are
     read in pieces: who needs the first only does not wait until thousands are read. The index `project_due` has no
     others.
+
+    Args:
+        without: ids of projects that are left out.
     """
     rows = select(Project.id, Project.updated_at).where(
         Project.is_deleted.is_(False),
         Project.label_config.is_not(None),
+        Project.id.not_in(without),
         or_(
             Project.annotation_revision != Project.head_revision,
             Project.label_config.is_distinct_from(Project.head_config),

@@ -153,6 +153,14 @@ def read_changed(session: Session, project_id: int, space: str, since: int) -> I
         yield row.task_id, row.vector
 
 
+def count_changed(session: Session, project_id: int, space: str, since: int, most: int) -> int:
+    """How many vectors `read_changed` would read, counted up to `most`."""
+    changed = select(TaskEmbedding.task_id).where(
+        TaskEmbedding.project_id == project_id, TaskEmbedding.version > since, TaskEmbedding.space == space
+    )
+    return session.scalar(select(func.count()).select_from(changed.limit(most).subquery())) or 0
+
+
 def _next_version(store: Store, session: Session, project_id: int) -> EmbeddingIndex:
     """Increment the version of the project's index and lock it until the transaction ends.
 

@@ -55,11 +55,16 @@ class EditorExplanation:
 
 @dataclass(frozen=True)
 class EditorExplanations:
-    """Explains predictions for the editor. Thread-safe."""
+    """Explains predictions for the editor. Thread-safe.
+
+    Attributes:
+        are_waited_for: whether somebody waits for them, see `Searcher.nearest_known`.
+    """
 
     settings: Settings
     store: Store
     searcher: Searcher
+    are_waited_for: bool
 
     def are_wanted(self, config: LabelConfig) -> bool:
         """Whether predictions of tasks with this label config are explained in the editor."""
@@ -138,7 +143,16 @@ class EditorExplanations:
     ) -> list[AnnotatedHit]:
         """The annotated tasks that are like the task; none if they are not known now."""
         try:
-            return nearest_known(self.searcher, self.store, caller, model.bound, task, resolve, NEAREST)
+            return nearest_known(
+                self.searcher,
+                self.store,
+                caller,
+                model.bound,
+                task,
+                resolve,
+                NEAREST,
+                is_waited_for=self.are_waited_for,
+            )
         except LorabelError as error:
             log.info("project %d, task %d: nothing is compared with it: %s", model.project_id, task[0], error)
             return []

@@ -46,14 +46,17 @@ def nearest_known(
     task: tuple[int, TaskData],
     resolve: Callable[[MediaRef], MediaRef],
     most: int,
+    *,
+    is_waited_for: bool,
 ) -> list[AnnotatedHit]:
     """Return the `most` annotated tasks that are most like a task that was just predicted.
 
-    Nothing is fetched, computed or stored, and Label Studio is not asked: somebody waits for this. Empty if the
-    task has no vector, or no task that is like it is annotated.
+    Nothing is fetched, computed or stored, and Label Studio is not asked. Empty if the task has no vector, or no
+    task that is like it is annotated.
 
     Args:
         task: its id and its data.
+        is_waited_for: see `Searcher.nearest_known`.
 
     Raises:
         ConflictError, ModelServerError: it cannot be compared.
@@ -62,7 +65,9 @@ def nearest_known(
     query = _known_vector(store, caller, bound, task_id, data, resolve)
     if query is None:
         return []
-    hits = searcher.nearest_known(caller.project_id, query, LOOKED_THROUGH, without=task_id)
+    hits = searcher.nearest_known(
+        caller.project_id, query, LOOKED_THROUGH, without=task_id, is_waited_for=is_waited_for
+    )
     return annotated_hits(store, caller.project_id, hits, most)
 
 

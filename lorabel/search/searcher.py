@@ -105,18 +105,19 @@ class Searcher:
         query = self._embed_task(project, bound, task_id) if row is None else TaskVector(row.space, row.vector)
         return self._nearest(project, bound, query, limit, without=task_id)
 
-    def nearest_known(self, project_id: int, query: TaskVector, limit: int, without: int) -> list[Hit]:
+    def nearest_known(
+        self, project_id: int, query: TaskVector, limit: int, without: int, *, is_waited_for: bool
+    ) -> list[Hit]:
         """Find the tasks with vectors that are most similar to a vector; Label Studio and models are not asked.
-
-        Somebody waits for it. So nothing is found as long as more than MOST_READ vectors must be read first.
 
         Args:
             without: id of a task that is left out.
+            is_waited_for: somebody waits, so nothing is found if more than MOST_READ vectors must be read first.
 
         Raises:
             ConflictError: the vectors do not fit into memory.
         """
-        if self._index.count_unread(project_id, query.space) > MOST_READ:
+        if is_waited_for and self._index.count_unread(project_id, query.space, MOST_READ + 1) > MOST_READ:
             return []
         return self._index.nearest(project_id, query, limit, without)
 

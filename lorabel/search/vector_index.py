@@ -66,13 +66,16 @@ class VectorIndex:
                 self._tables[project_id, query.space] = table
         return hits
 
-    def count_unread(self, project_id: int, space: str) -> int:
-        """About how many vectors the next search would have to read from the database first."""
+    def count_unread(self, project_id: int, space: str, most: int) -> int:
+        """How many vectors the next search would have to read from the database first, counted up to `most`."""
         with self._lock:
             table = self._tables.get((project_id, space))
-        with self._store.read() as session:
-            count = task_embeddings.count_by_space(session, project_id).get(space, 0)
-        return count if table is None else max(0, count - len(table))
+        with self._store.look_up() as session:
+            index = task_embeddings.get_index(session, project_id)
+            since = -1 if table is None or table.version < index.deleted_at else table.version
+            if since == index.version:
+                return 0
+            return task_embeddings.count_changed(session, project_id, space, since, most)
 
     def _refresh(self, table: "_Table", project_id: int, space: str, dim: int) -> None:
         """Read what changed in the database since the table was last refreshed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from backend import restarts
 from backend.services import Services
@@ -138,3 +139,21 @@ def timed(ask: Callable[[], int], expected: int) -> float:
     began_at = time.monotonic()
     assert ask() == expected
     return time.monotonic() - began_at
+
+
+def test_a_request_that_alone_loses_its_connection_is_not_repeated_for_ever(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, each success of another request gave it another PATIENCE_S."""
+    monkeypatch.setattr(restarts, "PATIENCE_S", 0.5)
+    calls = 0
+
+    def lose_connection() -> None:
+        nonlocal calls
+        calls += 1
+        assert services.restarts.outlive(lambda: 1) == 1
+        raise OperationalError("SELECT", {}, Exception("it is gone"), connection_invalidated=True)
+
+    with pytest.raises(OperationalError):
+        services.restarts.outlive(lose_connection)
+    assert 2 <= calls <= 8

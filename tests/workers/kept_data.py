@@ -145,7 +145,7 @@ def fill(services: Services) -> None:
     jobs = Jobs(services.settings)
     jobs.look_ahead(PROJECT, after=TASK)
     with store.read() as session:
-        jobs.predicted.note(projects.get(session, PROJECT), [TASK])
+        jobs.predicted.note(projects.get(session, PROJECT), [TASK], are_next=True)
 
 
 def outcome(task_id: int, said: str) -> TaskOutcome:

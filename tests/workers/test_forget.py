@@ -29,6 +29,7 @@ from lorabel.database.tables import (
 from lorabel.settings import Settings
 from tests.backend.fake_model_server import FakeModelServer
 from tests.servers import MissingServerError, redis_server
+from tests.skipped import skip_or_fail
 from tests.workers.events import PROJECT, put
 from tests.workers.kept_data import (
     ANNOTATION,
@@ -57,7 +58,7 @@ def running_redis() -> Iterator[str]:
         with redis_server() as server:
             yield server.url()
     except MissingServerError as error:
-        pytest.skip(str(error))
+        skip_or_fail(str(error))
 
 
 @pytest.fixture

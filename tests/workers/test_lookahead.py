@@ -145,6 +145,15 @@ def test_new_tasks_come_from_the_event_without_asking_label_studio(
     assert "/api/tasks/" not in label_studio.requests
 
 
+def test_an_import_does_not_stop_the_look_ahead_for_those_who_are_at_the_first_tasks(
+    services: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
+) -> None:
+    """Before, tasks with the highest ids counted as being ahead of everybody."""
+    lookahead.look_ahead(1, 0, created(store, 20))
+    assert lookahead.predict_ahead(services, 1, 1, None) == LOOKAHEAD
+    assert pictures(model_server)[-LOOKAHEAD:] == list(range(2, 2 + LOOKAHEAD))
+
+
 def test_after_a_promotion_the_open_tasks_are_predicted_again(
     services: Services, model_server: FakeModelServer
 ) -> None:

@@ -16,6 +16,7 @@ from lorabel.database.tables import PrivacyRelease, RunState, TrainingRun
 from lorabel.demo import MODEL_FOLDER
 from lorabel.settings import Settings
 from tests.servers import MissingServerError, redis_server
+from tests.skipped import skip_or_fail
 from tests.workers.pictures import LABEL_CONFIG
 from tests.workers.test_finetune import PROJECT, annotate
 from workers import privacy_accounting, worker
@@ -35,7 +36,7 @@ def running_redis() -> Iterator[str]:
         with redis_server() as server:
             yield server.url()
     except MissingServerError as error:
-        pytest.skip(str(error))
+        skip_or_fail(str(error))
 
 
 @pytest.fixture

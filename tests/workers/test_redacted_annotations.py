@@ -20,7 +20,7 @@ from tests.finders import WordFinder
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import add_tasks
 from tests.workers.test_order import BACKEND
-from workers import lookahead, order, preannotate
+from workers import index_tasks, lookahead, order, preannotate
 from workers.feature_collection import _masked
 from workers.reconcile import _received, reconcile
 from workers.services import Services
@@ -83,7 +83,7 @@ def test_a_span_is_masked_as_its_own_task_says() -> None:
     assert texts == ["xxxx@xxxx", "bell rings", "to", "be"]
 
 
-@pytest.mark.parametrize("kind", ["predictions", "order"])
+@pytest.mark.parametrize("kind", ["predictions", "order", "index"])
 def test_why_tasks_of_a_bulk_run_cannot_be_read_is_stored_without_what_it_quotes(
     services: Services, label_studio: FakeLabelStudio, kind: str
 ) -> None:
@@ -96,6 +96,9 @@ def test_why_tasks_of_a_bulk_run_cannot_be_read_is_stored_without_what_it_quotes
             services.store, 1, "test", kind=BulkRunKind.ORDER, only_unlabeled=True, strategy="random"
         )
         order.order(run.id)
+    elif kind == "index":
+        run = bulk_runs.request(services.store, 1, "test", kind=BulkRunKind.INDEX)
+        index_tasks.index_tasks(run.id)
     else:
         run = bulk_runs.request(services.store, 1, "test")
         preannotate.preannotate(run.id)

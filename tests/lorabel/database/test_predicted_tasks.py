@@ -26,8 +26,8 @@ def settings_of(jobs: Jobs) -> Settings:
 def test_tasks_above_one_are_counted_and_those_that_were_noted_are_known(jobs: Jobs) -> None:
     predicted = jobs.predicted
     assert predicted.count_after(project(1), 0) == 0 and predicted.known(project(1), [1, 2]) == frozenset()
-    predicted.note(project(1), [3, 1, 2])
-    predicted.note(project(1), [HIGH, 3])
+    predicted.note(project(1), [3, 1, 2], are_next=True)
+    predicted.note(project(1), [HIGH, 3], are_next=True)
     counts = {after: predicted.count_after(project(1), after) for after in (0, 1, 2, 3, HIGH - 1, HIGH)}
     assert counts == {0: 4, 1: 3, 2: 2, 3: 1, HIGH - 1: 1, HIGH: 0}
     assert predicted.known(project(1), [0, 1, 3, HIGH, HIGH + 1]) == {1, 3, HIGH}
@@ -46,9 +46,9 @@ def test_tasks_above_one_are_counted_and_those_that_were_noted_are_known(jobs: J
     ids=lambda changed: next(iter(changed)),
 )
 def test_of_another_state_of_the_project_nothing_is_known(jobs: Jobs, changed: dict[str, Any]) -> None:
-    jobs.predicted.note(project(1), [1, 2])
+    jobs.predicted.note(project(1), [1, 2], are_next=True)
     assert jobs.predicted.count_after(project(1, **changed), 0) == 0
-    jobs.predicted.note(project(1, **changed), [7])
+    jobs.predicted.note(project(1, **changed), [7], are_next=True)
     assert jobs.predicted.known(project(1, **changed), [1, 2, 7]) == {7}
     assert jobs.predicted.known(project(1, head_number=4, rules={"number": 3}), [1, 2, 7]) == {1, 2}
 
@@ -57,14 +57,14 @@ def test_it_takes_little_of_the_memory_of_redis_and_ends_by_itself(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for first in range(HIGH, HIGH + 3 * predicted_tasks.MOST_KEPT, 500):
-        jobs.predicted.note(project(1), range(first, first + 500))
+        jobs.predicted.note(project(1), range(first, first + 500), are_next=True)
     (key,) = jobs.redis.keys("lorabel:*")  # type: ignore[misc]
     assert jobs.predicted.count_after(project(1), 0) == predicted_tasks.MOST_KEPT
     assert jobs.predicted.count_after(project(1), HIGH + 2 * predicted_tasks.MOST_KEPT) > 1000, "the highest ids"
     assert jobs.redis.memory_usage(key, samples=0) < 150_000  # type: ignore[operator]
     assert 0 < jobs.redis.ttl(key) <= predicted_tasks.KEPT_S  # type: ignore[operator]
     monkeypatch.setattr(predicted_tasks, "KEPT_S", 0)
-    jobs.predicted.note(project(1), [1])
+    jobs.predicted.note(project(1), [1], are_next=True)
     assert jobs.redis.keys("lorabel:*") == []
 
 
@@ -73,7 +73,7 @@ def test_it_is_forgotten_with_the_jobs_of_its_project(jobs: Jobs, is_all: bool) 
     """Also where only a task is forgotten."""
     for number in (1, 12):
         for live_number in (0, 1):
-            jobs.predicted.note(project(number, live_number=live_number), [HIGH])
+            jobs.predicted.note(project(number, live_number=live_number), [HIGH], are_next=True)
     assert remove_jobs(jobs, 1, is_all=is_all) == 2
     assert [jobs.predicted.count_after(project(number), 0) for number in (1, 12)] == [0, 1]
     assert len(jobs.redis.keys("*")) == 2, "of the other project"  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_it_is_forgotten_with_the_jobs_of_its_project(jobs: Jobs, is_all: bool) 
 def test_no_job_is_added_while_enough_tasks_are_predicted(jobs: Jobs) -> None:
     """Enough is more than half of AHEAD_TASKS, 8."""
     row = project(1)
-    jobs.predicted.note(row, range(2, 10))
+    jobs.predicted.note(row, range(2, 10), are_next=True)
     waiting: list[int] = []
     for after in (1, 4, 5):
         new_process = Jobs(settings_of(jobs))

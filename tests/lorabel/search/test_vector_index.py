@@ -59,9 +59,17 @@ def test_vectors_that_do_not_fit_into_memory_are_refused_with_the_setting(store:
 
 def test_an_index_says_how_many_vectors_it_has_not_read(store: Store) -> None:
     index = VectorIndex(store, 10**6)
-    assert index.count_unread(1, "s") == 0
+    assert index.count_unread(1, "s", 9) == 0
     write(store, {1: [1, 0], 2: [0, 1], 3: [1, 1]})
-    assert (index.count_unread(1, "s"), index.count_unread(1, "another")) == (3, 0)
+    assert (index.count_unread(1, "s", 9), index.count_unread(1, "another", 9)) == (3, 0)
+    assert index.count_unread(1, "s", 2) == 2
     nearest(index, [1, 0])
+    assert index.count_unread(1, "s", 9) == 0
     write(store, {4: [1, 0]})
-    assert index.count_unread(1, "s") == 1
+    assert index.count_unread(1, "s", 9) == 1
+    write(store, {1: [0, 1]})
+    assert index.count_unread(1, "s", 9) == 2, "one of them was read before it was written anew"
+    nearest(index, [1, 0])
+    with store.write() as session:
+        task_embeddings.delete_tasks(store, session, 1, [2])
+    assert index.count_unread(1, "s", 9) == 3, "after a deletion all that is left is read anew"
