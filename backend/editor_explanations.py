@@ -1,6 +1,7 @@
 """Explains the predictions of `/predict` for the editor, see `lorabel/explanations/editor.py`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic
 
 from backend import http_bodies
@@ -39,9 +40,8 @@ def explain(
         if prediction.unreadable is not None or not prediction.regions:
             regions.append(())
             continue
-        explanation = (
-            LATE if monotonic() >= until else _explain(services, model, task, prediction, resolve, caller)
-        )
+        is_unwanted = monotonic() >= until or (caller.is_gone is not None and caller.is_gone())
+        explanation = LATE if is_unwanted else _explain(services, model, task, prediction, resolve, caller)
         services.metrics.editor_explanations.labels(explanation.outcome).inc()
         regions.append(explanation.regions)
     return regions
@@ -55,12 +55,13 @@ def _explain(
     resolve: Callable[[MediaRef], MediaRef],
     caller: PredictionCaller,
 ) -> EditorExplanation:
-    """The explanation of one prediction, for which it may have to wait for others."""
-    if not services.explanation_slots.acquire(timeout=services.settings.explain_max_s):
+    """The explanation of one prediction; EXPLAIN_MAX_S is for it and for waiting for others."""
+    deadline = min(caller.deadline, monotonic() + services.settings.explain_max_s)
+    if not services.explanation_slots.acquire(timeout=max(0.0, deadline - monotonic())):
         return LATE
     try:
         return services.editor_explanations.explain(
-            model, (task.id, task.data), prediction.regions, resolve, caller
+            model, (task.id, task.data), prediction.regions, resolve, replace(caller, deadline=deadline)
         )
     finally:
         services.explanation_slots.release()

@@ -21,7 +21,6 @@ Figures are added to those of earlier calls in build/acceptance/acceptance.json.
 """
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -37,6 +36,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import machine
 from benchmarks.acceptance_sets import DATA_SETS, Answer, DataSet
+from benchmarks.kept_figures import KeptFigures
 from lorabel.curation.proven_precision import Case, prove, smallest_breach
 from lorabel.curation.whole_answers import ALL_LABELS
 from lorabel.settings import Settings
@@ -46,7 +46,8 @@ SEEDS = 200
 CONFIDENCE = 0.95
 MOST_MISSED = 0.05
 EACH, TOGETHER = "each label", "together"
-FIGURES = Path("build/acceptance/acceptance.json")
+FIGURES = KeptFigures(Path("build/acceptance/acceptance.json"))
+TALLIES = "tallies"
 PAGE = Path("docs/accept.md")
 BEGIN, END = "<!-- acceptance -->\n", "<!-- end of acceptance -->"
 HEADER = (
@@ -141,10 +142,10 @@ def main() -> int:
         with TemporaryDirectory() as folder, threadpool_limits(1):
             measured = measure(DATA_SETS[name](Path(folder)), options.seeds)
         tallies += measured
-        _keep(measured)
+        FIGURES.add(TALLIES, map(asdict, measured), ("name", "precision", "promise"), described)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         print("".join(tally.row() for tally in measured), end="", file=sys.stderr, flush=True)
-    table = f"{HEADER}{''.join(tally.row() for tally in _kept())}\n{described}\n"
+    table = f"{HEADER}{''.join(tally.row() for tally in _kept())}\n{FIGURES.machines()}\n"
     print(table)
     if options.docs:
         before, rest = PAGE.read_text().split(BEGIN)
@@ -178,7 +179,7 @@ def divide(data: DataSet, seed: int) -> tuple[list[Answer], list[Answer]]:
     cases: list[Answer] = []
     for fold in range(FOLDS):
         tested = annotated[fold::FOLDS]
-        cases += data.answer([task for task in annotated if task not in set(tested)], tested)
+        cases += data.answer(sorted(set(annotated) - set(tested)), tested)
     return cases, data.answer(annotated, unseen)
 
 
@@ -196,16 +197,8 @@ def _of(answers: Sequence[Answer], label: str) -> list[Answer]:
 
 def _kept() -> list[Tally]:
     """The figures of this and earlier calls, in the order of DATA_SETS."""
-    tallies = [Tally(**figures) for figures in json.loads(FIGURES.read_text())] if FIGURES.exists() else []
-    return sorted(tallies, key=lambda tally: list(DATA_SETS).index(tally.name))
-
-
-def _keep(measured: Sequence[Tally]) -> None:
-    """Write the figures in place of earlier ones of the same data sets."""
-    names = {tally.name for tally in measured}
-    others = [tally for tally in _kept() if tally.name not in names]
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    FIGURES.write_text(json.dumps([asdict(tally) for tally in (*others, *measured)]))
+    order = list(DATA_SETS)
+    return sorted((Tally(**kept) for kept in FIGURES.of(TALLIES)), key=lambda tally: order.index(tally.name))
 
 
 def _parse() -> argparse.Namespace:

@@ -46,7 +46,7 @@ from lorabel.families.segments.found_segments import found_segments
 from lorabel.families.segments.windows import window_truth
 from lorabel.families.spans.word_spans import span_scores
 from lorabel.families.spans.word_targets import word_targets
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 from lorabel.time_contracts import SegmentScores, SegmentsInput
 
 FOLDS = 3

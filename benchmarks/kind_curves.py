@@ -39,8 +39,8 @@ from lorabel.families.encoders.heads.item_features import query_similarities
 from lorabel.families.encoders.heads.linear_head import LinearHead, probabilities
 from lorabel.families.loading import family_for
 from lorabel.families.spans.word_spans import span_scores
-from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.labeling.words import find_words
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings

@@ -19,12 +19,11 @@ Figures are added to those of earlier calls in the file of figures. The tables a
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +35,7 @@ from torch import Tensor
 from benchmarks import box_training_curves as boxes
 from benchmarks import lora_depth
 from benchmarks.annotated_courses import annotations_of, unchanged
+from benchmarks.kept_figures import KeptFigures
 from benchmarks.machine import describe
 from lorabel.adapter_kinds import KINDS, LORA
 from lorabel.contracts import Input
@@ -58,6 +58,7 @@ CHOICE_COUNT, BOX_COUNT, SEEDS = 160, 20, 3
 BATCH, ADAPTERS, ROUNDS, RANK, STD = 64, 8, 20, 8, 0.02
 MIXED = "all kinds mixed"
 FIGURES = Path("build/peft_kinds/peft_kinds.json")
+TRAININGS, PASSES = "trainings", "passes"
 PAGE = Path("docs/learning.md")
 BEGIN, END = "<!-- kinds of adapters -->\n", "<!-- end of kinds of adapters -->"
 
@@ -96,11 +97,12 @@ def main() -> int:
     options = _parse()
     torch.set_num_threads(options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    file, kinds = options.figures, options.kinds
+    kept, kinds = KeptFigures(options.figures), options.kinds
+    described = describe(Settings(precision="float32")).line
     for name in options.only:
         with TemporaryDirectory(prefix="lorabel-bench-") as folder:
             if name == SERVING:
-                _keep(file, "passes", [asdict(one_pass) for one_pass in _passes(Path(folder))], ("kind",))
+                kept.add(PASSES, map(asdict, _passes(Path(folder))), ("kind",), described)
                 continue
             figures = (
                 _boxes(seeds, kinds, options.shares or BOX_SHARES, Path(folder))
@@ -109,8 +111,8 @@ def main() -> int:
             )
             for figure in figures:
                 print(figure, file=sys.stderr, flush=True)
-                _keep(file, "trainings", [asdict(figure)], ("name", "kind", "rate", "seed"))
-    tables = text(_kept(file))
+                kept.add(TRAININGS, [asdict(figure)], ("name", "kind", "rate", "seed"), described)
+    tables = text(kept)
     print(tables)
     if options.docs:
         before, rest = PAGE.read_text().split(BEGIN)
@@ -252,27 +254,11 @@ def _forward(
     return forward
 
 
-def _kept(file: Path) -> dict[str, list[dict[str, object]]]:
-    kept: dict[str, list[dict[str, object]]] = {"trainings": [], "passes": []}
-    return kept | (json.loads(file.read_text()) if file.exists() else {})
-
-
-def _keep(file: Path, part: str, new: Sequence[dict[str, object]], identity: Sequence[str]) -> None:
-    """Write new figures, in place of earlier ones of the same."""
-    kept = _kept(file)
-    known = {tuple(figure[field] for field in identity) for figure in new}
-    others = [figure for figure in kept[part] if tuple(figure[field] for field in identity) not in known]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(kept | {part: [*others, *new]}, indent=1))
-
-
-def text(kept: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
+def text(kept: KeptFigures) -> str:
     """The tables in Markdown: medians over the seeds, and the lowest and highest."""
-    trainings = [Figure(**figure) for figure in kept["trainings"]]  # type: ignore[arg-type]
-    passes = [Pass(**one_pass) for one_pass in kept["passes"]]  # type: ignore[arg-type]
-    return "\n\n".join(
-        [describe(Settings(precision="float32")).line, *_training_table(trainings), *_pass_table(passes)]
-    )
+    trainings = [Figure(**figure) for figure in kept.of(TRAININGS)]
+    passes = [Pass(**one_pass) for one_pass in kept.of(PASSES)]
+    return "\n\n".join([kept.machines(), *_training_table(trainings), *_pass_table(passes)])
 
 
 def _training_table(trainings: Sequence[Figure]) -> list[str]:

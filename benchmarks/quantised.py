@@ -19,7 +19,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from benchmarks import quantised_boxes, quantised_choices
+from benchmarks.kept_figures import KeptFigures
 from benchmarks.machine import describe
 from benchmarks.quantised_loss import FLOAT32, Loss
 from benchmarks.quantised_speed import Speed
@@ -38,6 +39,7 @@ SPEED = "speed"
 NAMES = (*quantised_choices.NAMES, quantised_boxes.NAME, SPEED)
 SEEDS = 3
 FOLDER = Path("build/quantised")
+KEPT = KeptFigures(FOLDER / "quantised.json")
 LOSSES, SPEEDS = "losses", "speeds"
 GOAL_POINTS = 0.5
 
@@ -47,19 +49,16 @@ def main() -> int:
     options = _parse()
     torch.set_num_threads(options.threads)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    precisions = (FLOAT32, *options.against)
+    described = describe(Settings(device="cpu", precision="float32")).line
     for name in options.only:
         print(f"{name} ...", file=sys.stderr, flush=True)
         if name == SPEED:
-            _keep(SPEEDS, _speeds(options.rounds), ("name", "batch"))
+            KEPT.add(SPEEDS, _speeds(options.rounds), ("name", "batch"), described)
             continue
         with TemporaryDirectory(prefix="lorabel-bench-") as folder:
             measure = quantised_boxes.measure if name == quantised_boxes.NAME else quantised_choices.measure
-            _keep(
-                LOSSES,
-                map(asdict, measure(name, options.seeds, precisions, Path(folder))),
-                ("name", "way", "precision"),
-            )
+            losses = measure(name, options.seeds, (FLOAT32, *options.against), Path(folder))
+            KEPT.add(LOSSES, map(asdict, losses), ("name", "way", "precision"), described)
     print(text())
     return 0
 
@@ -72,27 +71,11 @@ def _speeds(rounds: int) -> list[dict[str, Any]]:
     return speeds
 
 
-def _kept() -> dict[str, list[dict[str, Any]]]:
-    file = FOLDER / "quantised.json"
-    kept: dict[str, list[dict[str, Any]]] = {LOSSES: [], SPEEDS: []}
-    return kept | (json.loads(file.read_text()) if file.exists() else {})
-
-
-def _keep(part: str, new: Iterable[Mapping[str, Any]], identity: Sequence[str]) -> None:
-    """Write new figures, in place of earlier ones of the same."""
-    figures, kept = [dict(figure) for figure in new], _kept()
-    known = {tuple(figure[field] for field in identity) for figure in figures}
-    others = [figure for figure in kept[part] if tuple(figure[field] for field in identity) not in known]
-    (FOLDER / "quantised.json").write_text(json.dumps(kept | {part: [*others, *figures]}, indent=1))
-
-
 def text() -> str:
     """The tables in Markdown."""
-    kept = _kept()
-    losses = [Loss(**figure) for figure in kept[LOSSES]]
-    speeds = [Speed(**figure) for figure in kept[SPEEDS]]
-    described = describe(Settings(precision="float32")).line
-    return "\n\n".join([described, *_loss_table(losses), *_speed_table(speeds)])
+    losses = [Loss(**figure) for figure in KEPT.of(LOSSES)]
+    speeds = [Speed(**figure) for figure in KEPT.of(SPEEDS)]
+    return "\n\n".join([KEPT.machines(), *_loss_table(losses), *_speed_table(speeds)])
 
 
 def _loss_table(losses: Sequence[Loss]) -> list[str]:

@@ -106,8 +106,8 @@ class Settings(
     train_device: str | None = Field(None, description="Device of training runs; default: DEVICE.")
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         "auto",
-        description="`auto` is bfloat16 if the device supports it, else float32. `int8` serves encoders with "
-        "weights of 8 bits, for CPUs without bfloat16.",
+        description="`auto` is bfloat16 if the device supports it, else float32. `int8` serves encoders and "
+        "detectors with weights of 8 bits, for CPUs without bfloat16.",
     )
     models: dict[str, str] = Field(
         default_factory=lambda: _by_name("MODEL_"),

@@ -43,7 +43,8 @@ class BatchSizes:
         self.max_batch = self._setting = max_batch
         self._metrics, self._full_batches = metrics, 0
         self._metrics.max_batch.set(max_batch)
-        # By family: seconds per row on the device; of a batch that all cores shared; of one row for each core.
+        # By family: seconds per row on the device. Where cores compute rows of their own: seconds per row of
+        # batches that all cores shared, and of one row for each core.
         self.row_s: dict[str, float] = {}
         self._shared_s: dict[str, float] = {}
         self._divided_s: dict[str, float] = {}
@@ -61,9 +62,7 @@ class BatchSizes:
             return most
         is_undisturbed = time.monotonic() - self._person_asked > PEOPLE_STAY_S
         batch_s = UNDISTURBED_BATCH_S if is_undisturbed else BACKGROUND_BATCH_S
-        row_s = self.row_s.get(family.name, batch_s)
-        rows = max(1, int(batch_s / max(row_s, SHORTEST_ROW_S)))
-        return min(most, max(rows, torch.get_num_threads()) if self._is_worth_dividing(family, batch_s) else rows)
+        return min(most, self._rows_in(family, batch_s))
 
     def wanted(self, first: Row, coming: int) -> int:
         """How many rows a batch that begins with this one waits for: 1 if a person waits.
@@ -76,35 +75,45 @@ class BatchSizes:
         return min(GATHERED_ROWS, self.most(first), coming)
 
     def learn(self, family: Family, rows: int, seconds: float) -> None:
-        """Remember what a batch took on the device. Called by the device's thread.
+        """Remember what a batch took on the device. Called by the device's thread."""
+        name, threads = family.name, torch.get_num_threads()
+        if not self._divides(family):
+            _average(self.row_s, name, seconds / rows)
+        elif rows >= threads:
+            _average(self._divided_s, name, seconds / rows * threads)
+        else:
+            _average(self._shared_s, name, seconds / rows)
+            if (divided_s := self._divided_s.get(name)) is not None:
+                self._divided_s[name] = divided_s + FORGOTTEN * (seconds / rows - divided_s)
+
+    def _rows_in(self, family: Family, batch_s: float) -> int:
+        """How many background rows are computed in about `batch_s`; at least 1.
 
         As many rows as there are cores take as long as one, if each is computed on a core of its own. Else a row
         that takes more than half of the time that a batch may take would keep all batches at one row.
         """
-        name, threads, is_divided = family.name, torch.get_num_threads(), self._divides(family)
-        row_s = seconds / (max(rows, threads) if is_divided else rows)
-        self.row_s[name] = (self.row_s.get(name, row_s) + row_s) / 2
-        if is_divided and rows < threads:
-            self._shared_s[name] = (self._shared_s.get(name, seconds) + seconds) / 2
-            if (divided_s := self._divided_s.get(name)) is not None:
-                self._divided_s[name] = divided_s + FORGOTTEN * (seconds - divided_s)
-        elif is_divided:
-            self._divided_s[name] = (self._divided_s.get(name, row_s * threads) + row_s * threads) / 2
+        if not self._divides(family):
+            return _rows(batch_s, self.row_s.get(family.name, batch_s))
+        threads = torch.get_num_threads()
+        shared_s, divided_s = self._shared_s.get(family.name, batch_s), self._divided_s.get(family.name)
+        if self._is_worth_dividing(family, batch_s):
+            return max(threads, _rows(batch_s, shared_s if divided_s is None else divided_s / threads))
+        return min(threads - 1, _rows(batch_s, shared_s))
 
     def _divides(self, family: Family) -> bool:
         """Whether a batch of enough rows is divided among the cores."""
-        may_divide = family.divides_rows and torch.get_num_threads() <= (family.most_rows or self.max_batch)
+        may_divide = family.divides_rows and 1 < torch.get_num_threads() <= (family.most_rows or self.max_batch)
         return may_divide and family.device.type == "cpu"
 
     def _is_worth_dividing(self, family: Family, batch_s: float) -> bool:
         """Whether a row for each core takes no longer than a batch may, or little longer than a single row.
 
-        True if only single rows were computed yet: the other is tried.
+        True if only fewer rows were computed yet: the other is tried.
         """
         shared_s, divided_s = self._shared_s.get(family.name), self._divided_s.get(family.name)
-        if shared_s is None or divided_s is None:
-            return shared_s is not None and self._divides(family)
-        return divided_s <= max(batch_s, WORTH_DIVIDING * shared_s)
+        if divided_s is None:
+            return shared_s is not None
+        return divided_s <= max(batch_s, WORTH_DIVIDING * (shared_s or 0.0))
 
     def grow(self, rows: int) -> None:
         """Double a reduced `max_batch` after GROW_AFTER full batches: other processes may have freed memory."""
@@ -119,3 +128,11 @@ class BatchSizes:
         self.max_batch, self._full_batches = rows, 0
         self._metrics.max_batch.set(rows)
         log.warning("batches have at most %d rows from now on", rows)
+
+
+def _average(times: dict[str, float], name: str, seconds: float) -> None:
+    times[name] = (times.get(name, seconds) + seconds) / 2
+
+
+def _rows(batch_s: float, row_s: float) -> int:
+    return max(1, int(batch_s / max(row_s, SHORTEST_ROW_S)))

@@ -21,8 +21,8 @@ from lorabel.database.tables import Annotation, Project, TaskFeatures
 from lorabel.families.encoders.heads.fit import Example
 from lorabel.families.segments.windows import count_windows
 from lorabel.families.series.windows import MOST_LEARNED, feature_count
-from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import HEADED, FeaturesInput
+from lorabel.labeling.words import find_words
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig

@@ -13,7 +13,7 @@ Predictions by older heads and earlier rules do not pile up: those that nobody n
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import islice, pairwise
@@ -184,20 +184,21 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     old_ids = {task.task_id: _current_ids(task, wanted) for task in tasks}
     # Who still cannot be read keeps the empty prediction.
     new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
-    if new:
-        _write_with_explanations(context, model, tasks, new)
-        removals = {task_id: predicted.removals for task_id, predicted in new.items()}
-        services = context.services
-        rule_effects.write(services.store, services.redactor, context.project.id, model.version, removals)
-    for task in tasks:
-        if task.task_id in new:
-            _delete(context, [*old_ids[task.task_id], *_superseded_ids(task, wanted)])
-    outcome.written_ids |= final.keys()
     redactor = context.services.redactor
     outcome.unreadable |= {
         task.task_id: unreadable_tasks.masked(by_task[task.task_id].unreadable, redactor, task.data)
         for task in tasks
     }
+    for some in _written_together(context, model, new):
+        explanations = _explanations(context, model, tasks, some)
+        _write(context, some, model.version, explanations)
+        removals = {task_id: predicted.removals for task_id, predicted in some.items()}
+        rule_effects.write(context.services.store, redactor, context.project.id, model.version, removals)
+        for task in tasks:
+            if task.task_id in some:
+                _delete(context, [*old_ids[task.task_id], *_superseded_ids(task, wanted)])
+        outcome.written_ids |= some.keys()
+    outcome.written_ids |= final.keys()
     _keep_embeddings(context, tasks, resolve)
     reasons = [predicted.unreadable for predicted in predictions]
     return not any(reason is not None and reason.is_late for reason in reasons)
@@ -266,19 +267,15 @@ def _known_unreadable(context: ConnectedContext) -> frozenset[int]:
         return unreadable_tasks.known(session, context.project.id)
 
 
-def _write_with_explanations(
-    context: ConnectedContext,
-    model: ProjectModel,
-    tasks: Sequence[AnnotatedTask],
-    predictions: dict[int, TaskPrediction],
-) -> None:
-    """Write a few at a time where each is explained: a run that is killed or cancelled has written those."""
+def _written_together(
+    context: ConnectedContext, model: ProjectModel, predictions: dict[int, TaskPrediction]
+) -> Iterator[dict[int, TaskPrediction]]:
+    """Yield all at once, or a few at a time where each is explained: a run that is killed has written those."""
     is_explained = context.services.editor_explanations.are_wanted(model.bound.config)
     size = EXPLAINED_TOGETHER if is_explained else max(1, len(predictions))
     ids = iter(predictions)
     while some := {task_id: predictions[task_id] for task_id in islice(ids, size)}:
-        explanations = _explanations(context, model, tasks, some) if is_explained else {}
-        _write(context, some, model.version, explanations)
+        yield some
 
 
 def _explanations(
@@ -287,8 +284,10 @@ def _explanations(
     tasks: Sequence[AnnotatedTask],
     predictions: Mapping[int, TaskPrediction],
 ) -> dict[int, Sequence[Region]]:
-    """By task id the regions that explain its prediction in the editor."""
+    """By task id the regions that explain its prediction in the editor; empty if they are not wanted."""
     explanations = context.services.editor_explanations
+    if not explanations.are_wanted(model.bound.config):
+        return {}
     explained = {
         task.task_id: explanations.explain(
             model, (task.task_id, task.data), predicted.regions, context.resolver(), context.caller()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from flask import request
 
 from backend.pages.paging import Page, read_page
-from backend.pages.project import MOST_ANSWERS
+from backend.pages.project import MOST_ANSWERS, label_studio_url
 from backend.pages.task_previews import Preview
 from backend.services import Services
 from lorabel.database import newest_answers
@@ -13,7 +13,7 @@ from lorabel.database import projects as project_rows
 from lorabel.database.tables import Project
 from lorabel.errors import BadRequestError
 from lorabel.evaluation.agreement import confusion
-from lorabel.label_studio.access import label_studio_access, task_link
+from lorabel.label_studio.access import task_link
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def read_cell(services: Services, project_id: int) -> CellPage:
     shown = [case for answer in answers if (case := answer.shown) is not None]
     # Every label, so that a cell is found whose label has no row now.
     task_ids = confusion(shown, tag, len(shown)).task_ids.get((annotated, predicted), ())
-    access = label_studio_access(project, services.settings)
-    url = None if access is None else access.public_url or access.url
+    url = label_studio_url(services, project)
     page = read_page("page", lambda offset, limit: task_ids[offset : offset + limit])
     previews = services.previews.read(project, page.rows)
     tasks = [

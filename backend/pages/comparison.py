@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from backend.pages.drawings import Drawing, draw
 from backend.pages.paging import Page, read_page
+from backend.pages.project import label_studio_url
 from backend.pages.task_previews import Preview, labels_of, picture_tag
 from backend.services import Services
 from lorabel.database import newest_answers, task_outcomes, version_comparisons, versions
@@ -16,7 +17,7 @@ from lorabel.database import projects as project_rows
 from lorabel.database.tables import Project, version_name
 from lorabel.database.version_comparisons import ChangedTask, TagComparison, VersionComparison
 from lorabel.errors import BadRequestError
-from lorabel.label_studio.access import label_studio_access, task_link
+from lorabel.label_studio.access import task_link
 
 
 class Change(StrEnum):
@@ -159,8 +160,7 @@ def _rows(
     drawings: Mapping[int, Sequence[Drawing | None]],
 ) -> list[ChangedRow]:
     previews = services.previews.read(project, [task.task_id for task in tasks])
-    access = label_studio_access(project, services.settings)
-    url = None if access is None else access.public_url or access.url
+    url = label_studio_url(services, project)
     return [
         ChangedRow(
             task,

@@ -10,7 +10,7 @@ from math import ceil
 from flask import request
 
 from backend.pages.explained_regions import PICTURE_PX, RegionsView, ShownPicture, regions_view, shown_picture
-from backend.pages.project import link_of
+from backend.pages.project import label_studio_url, link_of
 from backend.pages.task_previews import Preview, picture_urls
 from backend.services import Services
 from backend.task_explanations import NearTask, TaskExplanation, explain_task
@@ -19,7 +19,7 @@ from lorabel.database.tables import Project
 from lorabel.errors import NotFoundError
 from lorabel.explanation_contracts import ContentWeights, Fit
 from lorabel.explanations.explanation import ExplainedContent, TagExplanation
-from lorabel.label_studio.access import label_studio_access, task_link
+from lorabel.label_studio.access import task_link
 
 # How strongly the most important place covers the picture, and below which share of it nothing is drawn.
 MOST_OPAQUE, LEAST_SHARE = 0.62, 0.08
@@ -105,8 +105,7 @@ def read_page(services: Services, project_id: int, task_id: int) -> ExplanationP
     client = request.environ.get("gunicorn.socket")
     explained = explain_task(services, project_id, task_id, request.args.get("label"), client)
     project = explained.project
-    access = label_studio_access(project, services.settings)
-    url = None if access is None else access.public_url or access.url
+    url = label_studio_url(services, project)
     previews = services.previews.read(project, [near.task_id for near in explained.nearest])
     return ExplanationPage(
         project,

@@ -10,12 +10,13 @@ from backend.services import Services
 from lorabel.database import projects as project_rows
 from lorabel.database.forgotten_events import Subject
 from lorabel.database.tables import Project
-from lorabel.errors import BadRequestError, NotFoundError
+from lorabel.errors import BadRequestError, LorabelError, NotFoundError
 
 WHOLE = "project"
 KINDS = {"task": "A task", "annotator": "What an annotator did", WHOLE: "The whole project"}
-# A page waits so long for the plan; after that it comes as an event.
-PLAN_WAIT_S = 0.1
+# A page waits so long for the plan; after that it comes as an event. The event waits, so that one process of the
+# backend makes the plan: the next request may reach another.
+PLAN_WAIT_S, EVENT_WAIT_S = 0.1, 20.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class ForgetPage:
         project: None if it was deleted.
         plan: what would be deleted; None before something was chosen, while it is found out, and of a project that
             was deleted.
+        fault: why it cannot be found out.
     """
 
     project_id: int
@@ -63,6 +65,7 @@ class ForgetPage:
     title: str | None
     choice: Choice
     plan: Plan | None
+    fault: str = ""
 
     @property
     def name(self) -> str:
@@ -74,7 +77,7 @@ class ForgetPage:
     @property
     def is_looking(self) -> bool:
         """Whether it is still found out what would be deleted."""
-        return bool(self.choice.kind) and self.project is not None and self.plan is None
+        return bool(self.choice.kind) and self.project is not None and self.plan is None and not self.fault
 
     @property
     def is_empty(self) -> bool:
@@ -82,11 +85,14 @@ class ForgetPage:
         return self.project is None or (self.plan is not None and self.plan.is_empty)
 
 
-def read_forget(services: Services, project_id: int, fields: Mapping[str, str]) -> ForgetPage:
+def read_forget(
+    services: Services, project_id: int, fields: Mapping[str, str], wait_s: float = PLAN_WAIT_S
+) -> ForgetPage:
     """Read what would be deleted.
 
     Args:
         fields: of the form, see `Choice`.
+        wait_s: how long to wait for the plan.
 
     Raises:
         BadRequestError: the id is no number.
@@ -102,9 +108,12 @@ def read_forget(services: Services, project_id: int, fields: Mapping[str, str]) 
         return ForgetPage(project_id, None, title, choice, None)
     if not choice.kind:
         return ForgetPage(project_id, project, title, choice, None)
-    plan = services.forget_plans.get(
-        project_id, choice.subject, is_retraining=choice.is_retraining, wait_s=PLAN_WAIT_S
-    )
+    try:
+        plan = services.forget_plans.get(
+            project_id, choice.subject, is_retraining=choice.is_retraining, wait_s=wait_s
+        )
+    except LorabelError as error:
+        return ForgetPage(project_id, project, title, choice, None, str(error))
     return ForgetPage(project_id, project, title, choice, plan)
 
 

@@ -7,6 +7,7 @@ is that of a moment ago, and is found out anew in the background when somebody l
 import threading
 import time
 from collections.abc import Callable, Hashable
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
@@ -17,6 +18,8 @@ from lorabel.database.tables import now
 # What is found out in less time is found out each time.
 QUICK_S = 0.1
 LIFETIME_S = 10.0
+# An older value is found out anew before it is shown: much may have changed since somebody looked.
+OLDEST = timedelta(seconds=60)
 CLOSE_TIMEOUT_S = 5.0
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -37,11 +40,10 @@ class KeptIfSlow(Generic[K, V]):
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V:
-        """The value of now, or of about LIFETIME_S before somebody last looked."""
+        """The value of now, or one that is at most about OLDEST."""
         with self._lock:
             snapshot = self._slow.get(key)
-        kept = None if snapshot is None else snapshot.get()
-        if kept is not None:
+        if snapshot is not None and snapshot.age() < OLDEST and (kept := snapshot.get()) is not None:
             return kept.value
         began_at = time.monotonic()
         value = self._find(key)

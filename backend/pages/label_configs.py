@@ -93,7 +93,12 @@ def read_trial(services: Services) -> Trial:
     if not served.tags:
         return Trial(label_config, served)
     try:
-        families = services.model_client.families(read_questions(label_config, services.settings))
+        questions = read_questions(label_config, services.settings)
+        # Thousands of control tags ask few kinds of questions.
+        kinds = list(dict.fromkeys((each.kind, tuple(each.modalities)) for each in questions))
+        asked = [FamilyQuestion(kind=kind, modalities=list(modalities)) for kind, modalities in kinds]
+        answers = dict(zip(kinds, services.model_client.families(asked), strict=True))
+        families = [answers[each.kind, tuple(each.modalities)] for each in questions]
     except ModelServerError as error:
         return Trial(label_config, served, families_fault=str(error))
     return Trial(label_config, served, families)

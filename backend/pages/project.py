@@ -201,8 +201,14 @@ def read_training(services: Services, project_id: int) -> TrainingQuestion:
 
 def link_of(services: Services, project: Project) -> str | None:
     """The address of the project's tasks in Label Studio, as browsers reach it; None if that is not known."""
+    url = label_studio_url(services, project)
+    return None if url is None else data_manager_link(project, url)
+
+
+def label_studio_url(services: Services, project: Project) -> str | None:
+    """The address of Label Studio as browsers reach it; None if it is not known."""
     access = label_studio_access(project, services.settings)
-    return None if access is None else data_manager_link(project, access.public_url or access.url)
+    return None if access is None else access.public_url or access.url
 
 
 def _read_target() -> float:

@@ -345,7 +345,7 @@ def stream_forget_plan(project_id: int) -> Response:
     """What would be deleted, as a server-sent event once it is known. With 204 the browser asks no more."""
     if request.headers.get("Last-Event-ID"):
         return Response(status=NO_CONTENT)
-    view = forget.read_forget(services(), project_id, request.args)
+    view = forget.read_forget(services(), project_id, request.args, forget.EVENT_WAIT_S)
     return quiet_answer() if view.is_looking else event_answer(render_template("forget_plan.html", view=view))
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from flask import request
 
+from backend.pages.project import label_studio_url
 from backend.services import Services
 from lorabel.database import projects, rule_effects, rules
 from lorabel.database.rule_effects import RuleCount
 from lorabel.database.tables import Project, RuleEffect
 from lorabel.errors import BadRequestError, ConflictError, LorabelError, RulesError
-from lorabel.label_studio.access import label_studio_access, task_link
+from lorabel.label_studio.access import task_link
 from lorabel.labeling.rule_file import LONGEST_FILE
 from lorabel.labeling.rule_lines import PlacedFault, place_faults
 
@@ -82,8 +83,7 @@ def read_rules_page(
         project = projects.get(session, project_id)
         counts = rule_effects.counts(session, project_id) if rules.file_of(project) else []
         effects = rule_effects.newest(session, project_id, MOST_TASKS)
-    access = label_studio_access(project, services.settings)
-    url = None if access is None else access.public_url or access.url
+    url = label_studio_url(services, project)
     return RulesPage(
         project,
         services.vitals.title(project_id),

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from lorabel.database.tables import now
@@ -50,6 +50,11 @@ class Snapshot(Generic[T]):
             if self._taken is None and wait_s:
                 self._condition.wait_for(lambda: not self._is_loading, wait_s)
             return self._taken
+
+    def age(self) -> timedelta:
+        """How long ago the newest value was found; the longest time that there is if there is none."""
+        with self._condition:
+            return timedelta.max if self._taken is None else now() - self._taken.at
 
     def renew(self) -> None:
         """Find the value anew, however young it is."""

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from backend.http_bodies import LARGEST_ID
 from backend.pages.formats import percent, score
 from backend.pages.paging import Page, read_page
-from backend.pages.project import MOST_ANSWERS, link_of
+from backend.pages.project import MOST_ANSWERS, label_studio_url, link_of
 from backend.pages.task_previews import Preview
 from backend.pages.thumbnails import LARGE_PX, SIDE_PX
 from backend.project_routes import read_number
@@ -33,7 +33,7 @@ from lorabel.errors import (
     UnreadableError,
 )
 from lorabel.evaluation.agreement import Outcome
-from lorabel.label_studio.access import label_studio_access, require_api_access, task_link
+from lorabel.label_studio.access import require_api_access, task_link
 from lorabel.label_studio.project_identity import project_client
 from lorabel.labeling.named_labels import named_labels
 
@@ -128,8 +128,7 @@ def read_tasks(services: Services, project_id: int) -> TasksPage:
         listing = Listing(Page([], 1, False, "page"), fault=str(error))
     task_ids = [task_id for task_id, _ in listing.page.rows]
     previews = services.previews.read(project, task_ids)
-    access = label_studio_access(project, services.settings)
-    url = None if access is None else access.public_url or access.url
+    url = label_studio_url(services, project)
     rows = [
         TaskRow(
             task_id,

@@ -6,6 +6,7 @@ returned all the same.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,7 +14,7 @@ from time import monotonic
 
 from lorabel.contracts import MediaRef, Modality
 from lorabel.database.store import Store
-from lorabel.errors import LorabelError, UnreadableError, UnservedError
+from lorabel.errors import LorabelError, MissingTargetError, UnreadableError, UnservedError
 from lorabel.explanation_settings import REGIONS, TEXTAREA
 from lorabel.explanations.explanation import ExplainedContent, TagExplanation, explain_tags
 from lorabel.explanations.marks import places_of, words_of
@@ -23,14 +24,18 @@ from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import PredictionCaller
 from lorabel.labeling import explanation_regions, task_content
+from lorabel.labeling.image_regions import corners_of
 from lorabel.labeling.label_config import ControlTag, LabelConfig
 from lorabel.labeling.named_labels import named_labels
 from lorabel.labeling.regions import Region
 from lorabel.problems.base import TaskData
 from lorabel.search.searcher import Searcher
 from lorabel.settings import Settings
+from lorabel.space_contracts import Corners
 
 log = logging.getLogger(__name__)
+# Sides of the same place differ by less, as fractions of the picture.
+SAME_PLACE = 0.01
 
 # So many annotated tasks are named that are like the task.
 NEAREST = 3
@@ -119,7 +124,7 @@ class EditorExplanations:
             log.warning(
                 "project %d, task %d: not explained in the editor: %s", model.project_id, task_id, failures[0]
             )
-        right = [tag for tag in explained if _is_predicted(tag, predicted)]
+        right = [_of_predicted(tag, predicted) for tag in explained if _is_predicted(tag, predicted)]
         contents = [content for tag in right for content in tag.contents]
         is_told = any(kind == TEXTAREA for kind, _ in tags)
         lines = sentences(right, self._nearest(model, task, resolve, caller)) if is_told else []
@@ -178,6 +183,36 @@ def _is_predicted(tag: TagExplanation, predicted: Sequence[Region]) -> bool:
     if tag.regions:
         return any(region.label in labels for region in tag.regions)
     return tag.reason is None and (tag.label is None or tag.label in labels)
+
+
+def _of_predicted(tag: TagExplanation, predicted: Sequence[Region]) -> TagExplanation:
+    """The explanation without regions that a rule has removed: with a label that none of the tag's regions has, or
+    at a place where none of these is."""
+    if not tag.regions:
+        return tag
+    places: dict[str, list[Corners | None]] = defaultdict(list)
+    for region in predicted:
+        for label in named_labels([region]).get(tag.control_tag, ()):
+            places[label].append(_corners(region))
+    return replace(
+        tag,
+        regions=tuple(region for region in tag.regions if _is_at(region.corners, places.get(region.label, ()))),
+    )
+
+
+def _is_at(corners: Corners, places: Sequence[Corners | None]) -> bool:
+    return any(
+        place is None or all(abs(a - b) < SAME_PLACE for a, b in zip(corners, place, strict=True))
+        for place in places
+    )
+
+
+def _corners(region: Region) -> Corners | None:
+    """None of a mask, whose place is in its pixels."""
+    try:
+        return corners_of(region)
+    except MissingTargetError:
+        return None
 
 
 def _regions(

@@ -77,6 +77,7 @@ class Family(ABC):
         most_tested: most held-out tasks in an evaluation, where each takes long; None for what the settings say.
         has_int8: whether `int8_layers` names any layers, so that PRECISION=int8 can be served.
         divides_rows: whether the cores of a CPU compute rows of their own, see `lorabel.families.core_threads`.
+            Texts among them are not divided: what is padded goes by the longest of a batch.
         source: the base model that was loaded.
         module: the base model; adapters go on its linear layers.
         device: where `module` is.

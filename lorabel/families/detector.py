@@ -65,11 +65,7 @@ MODELS: Mapping[str, type[BoxModel]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Detector(Family):
-    """Open-vocabulary detectors of transformers, see MODELS.
-
-    Attributes:
-        module: the base model.
-    """
+    """Open-vocabulary detectors of transformers, see MODELS; `module` is the base model."""
 
     name: ClassVar[str] = "detector"
     inputs: ClassVar[tuple[type[Input], ...]] = (BoxesInput, BoxFeaturesInput, FrameBoxesInput, TrackFeaturesInput)
@@ -77,6 +73,7 @@ class Detector(Family):
     default_source: ClassVar[str] = "hf-hub:google/owlv2-base-patch16-ensemble"
     adapters_rival_heads: ClassVar[bool] = True
     divides_rows: ClassVar[bool] = True
+    has_int8: ClassVar[bool] = True
 
     source: str
     module: BoxModel
@@ -309,6 +306,10 @@ class Detector(Family):
         """Return the linear layers that boxes depend on."""
         model = self.module
         return model.layers(*model.text_layers, *model.encoder_layers, *model.head_layers)
+
+    def int8_layers(self) -> list[str]:
+        """Return the layers of the tower for pictures, in which nearly all time goes."""
+        return sorted(self._encoder_layers)
 
     def trained_layers(self, question: Input) -> list[str]:
         """Return the layers for label texts and the heads; with LORA_TOWERS=both also the tower for pictures."""

@@ -61,6 +61,7 @@ class TextEncoder(ExplainingEncoder):
     name: ClassVar[str] = "text_encoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
     default_source: ClassVar[str] = "hf-hub:ibm-granite/granite-embedding-97m-multilingual-r2"
+    divides_rows: ClassVar[bool] = False
 
     source: str
     module: nn.Module

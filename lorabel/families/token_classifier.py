@@ -35,8 +35,8 @@ from lorabel.families.spans.tagger import HEAD, Tagger, word_logits
 from lorabel.families.spans.tiny_encoder import write_tiny_encoder
 from lorabel.families.spans.windows import Window, cut_windows
 from lorabel.families.spans.word_spans import span_losses, span_scores
-from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import HEADED_ALONE, Features, RelationFeaturesInput, SpanFeaturesInput
+from lorabel.labeling.words import find_words
 from lorabel.media.fetching import digest
 from lorabel.relation_contracts import RelationsInput
 from lorabel.settings import Settings

@@ -6,8 +6,10 @@
 The first label marks what speaks for an answer, the second, if there is one, what speaks against it.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +20,7 @@ from lorabel.labeling.image_regions import image_region
 from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.text_offsets import TAGS, flat_text
+from lorabel.labeling.words import find_words
 from lorabel.space_contracts import Corners
 
 ON_PICTURES = "RectangleLabels"
@@ -78,24 +81,49 @@ def marked_words(control: ControlTag, data: Mapping[str, Any], words: Sequence[W
 
     Args:
         data: of the task.
-        words: of the text as a model reads it, in order. Words that the editor shows otherwise are not marked.
+        words: of the text as a model reads it, in order. Those that the editor does not show there are not marked,
+            as the names in a dialogue.
     """
     (tag,) = control.objects
     try:
         text = flat_text(tag, data)
     except UnreadableError:  # the prediction has said why
         return []
-    found, end = [], 0
-    for word in words:
-        start = text.text.find(word.text, end)
-        if start < 0:
-            continue
-        end = start + len(word.text)
+    found = []
+    for word, place in zip(words, _places([word.text for word in words], text.text), strict=True):
         label = _label(control, word.is_for)
-        if label is not None:
-            value = text.value(start, end)
+        if label is not None and place is not None:
+            value = text.value(*place)
             found.append(regions.labels(control.name, tag.name, control.tag.lower(), value, [label]))
     return found
+
+
+def _places(words: Sequence[str], text: str) -> list[tuple[int, int] | None]:
+    """Where words stand in a text that may lack some of them, or have more; None: not there."""
+    known = [(start, end, index) for index, word in enumerate(words) for start, end in _spoken(word)]
+    shown = _spoken(text)
+    matcher = SequenceMatcher(
+        None,
+        [words[index][start:end] for start, end, index in known],
+        [text[start:end] for start, end in shown],
+        autojunk=False,
+    )
+    matched: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for block in matcher.get_matching_blocks():
+        for offset in range(block.size):
+            matched[known[block.a + offset][2]].append(shown[block.b + offset])
+    places: list[tuple[int, int] | None] = []
+    for index, word in enumerate(words):
+        parts = matched[index]
+        place = (parts[0][0], parts[-1][1]) if parts else (0, 0)
+        # A group of words that the editor shows apart is not marked.
+        is_whole = len(parts) == len(_spoken(word)) == len(_spoken(text[slice(*place)])) > 0
+        places.append(place if is_whole else None)
+    return places
+
+
+def _spoken(text: str) -> list[tuple[int, int]]:
+    return [(start, end) for start, end in find_words(text) if any(map(str.isalnum, text[start:end]))]
 
 
 def marked_places(

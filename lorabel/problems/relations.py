@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from lorabel.contracts import Content, Input, Modality
 from lorabel.errors import MissingTargetError, UnservedError
-from lorabel.families.spans.words import find_words
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.text_offsets import flat_text
+from lorabel.labeling.words import find_words
 from lorabel.problems._relations import PlaceOf, RelationProblem
 from lorabel.problems.base import Problem, Sample, TaskData
 from lorabel.problems.named_entities import ADA, LABEL_TAGS, LONDON, PAGE_ADA, PAGE_LONDON, NamedEntities

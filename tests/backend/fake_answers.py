@@ -4,7 +4,7 @@ import math
 
 from lorabel.contracts import Content
 from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput, Fit, WordWeight
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 from lorabel.mask_contracts import Mask, Masks, MasksInput
 from lorabel.space_contracts import Box, Boxes, BoxesInput, Nearness
 

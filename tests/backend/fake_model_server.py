@@ -32,7 +32,6 @@ from lorabel.contracts import (
     SpansInput,
 )
 from lorabel.explanation_contracts import ExplanationInput
-from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import (
     BoxFeaturesInput,
     EachFeaturesInput,
@@ -61,6 +60,7 @@ from lorabel.inference.messages import (
     RowError,
     RowResult,
 )
+from lorabel.labeling.words import find_words
 from lorabel.mask_contracts import LabelledMasksInput, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput

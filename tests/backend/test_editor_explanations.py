@@ -9,6 +9,9 @@ from flask.testing import FlaskClient
 
 from backend.services import EXTENSION, Services
 from lorabel.contracts import LabelScores
+from lorabel.explanations import editor
+from lorabel.explanations.explanation import TagExplanation
+from lorabel.explanations.label_nearness import ExplainedRegion, NearLabel
 from lorabel.inference.messages import Priority
 from lorabel.settings import Settings
 from tests.backend import requests
@@ -210,6 +213,18 @@ def test_a_label_that_a_rule_has_removed_is_not_explained(client: FlaskClient, e
     assert client.put("/api/v1/projects/1/rules", json={"file": rule}).status_code == 200
     (by_tag,) = regions(client, TEXT, text_task(5))
     assert by_tag == {}
+
+
+def test_a_box_that_a_rule_has_removed_is_not_told() -> None:
+    """Before, all boxes were told if one of them had a label that is still predicted."""
+    near = (NearLabel("red", 2.0), NearLabel("blue", 0.0))
+    boxes = tuple(
+        ExplainedRegion(corners, "red", 0.9, near) for corners in ((0.1, 0.1, 0.5, 0.5), (0.6, 0.6, 0.7, 0.7))
+    )
+    value = {"x": 10, "y": 10, "width": 40, "height": 40, "rotation": 0, "rectanglelabels": ["red"]}
+    predicted = [{"from_name": "box", "to_name": "image", "type": "rectanglelabels", "value": value}]
+    explained = TagExplanation("box", regions=boxes)
+    assert editor._of_predicted(explained, predicted).regions == boxes[:1]
 
 
 def test_what_the_model_says_meanwhile_of_another_label_is_not_written(

@@ -1,6 +1,7 @@
 """The page that forgets, while what would be deleted is found out; tests/workers/test_forget_job.py deletes."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from time import monotonic, sleep
 
@@ -8,12 +9,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.forgetting import Plan
-from backend.pages import forget_plans
+from backend.pages import forget, forget_plans
 from backend.pages.forget_plans import ForgetPlans
 from backend.services import Services
 from lorabel.database.forgetting import Forgotten
 from lorabel.database.forgotten_events import Subject
-from lorabel.errors import NotFoundError
+from lorabel.errors import LorabelError, NotFoundError
 from tests.backend import page_history
 from tests.backend.test_pages import P1, get, text_of
 
@@ -25,10 +26,13 @@ class Maker:
 
     def __init__(self) -> None:
         self.is_ready, self.has_ended, self.count = Event(), Event(), 0
+        self.is_failing = False
 
     def __call__(self, project_id: int, subject: Subject, is_retraining: bool) -> Plan:
         self.count += 1
         assert self.is_ready.wait(30)
+        if self.is_failing:
+            raise LorabelError("the model server is away")
         if project_id == 9:
             raise NotFoundError("no such project")
         forgotten = Forgotten()
@@ -84,6 +88,29 @@ def test_why_no_plan_can_be_made_is_raised_each_time(plans: ForgetPlans, maker: 
             get_plan(plans, 9, wait_s=30)
 
 
+def test_why_no_plan_can_be_made_is_told_on_the_page(
+    client: FlaskClient, services: Services, plans: ForgetPlans, maker: Maker
+) -> None:
+    """Before, the event answered with an error, after which a browser asks no more, and the page waited."""
+    page_history.write(services.store)
+    maker.is_failing = True
+    maker.is_ready.set()
+    object.__setattr__(services, "forget_plans", plans)
+    told = get(client, f"{P1}/forget/events?kind=task&id=1054")
+    assert "It cannot be found out: the model server is away" in text_of(told)
+
+
+def test_no_more_than_a_few_wait_at_a_time(plans: ForgetPlans, maker: Maker) -> None:
+    with ThreadPoolExecutor(forget_plans.MOST_WAITING) as others:
+        waiting = [others.submit(get_plan, plans, 1, 30) for _ in range(forget_plans.MOST_WAITING)]
+        while plans._waiting._value:
+            sleep(0.001)
+        began = monotonic()
+        assert get_plan(plans, wait_s=30) is None and monotonic() - began < 10
+        maker.is_ready.set()
+        assert all(plan.result(30) is not None for plan in waiting)
+
+
 def test_a_run_that_would_be_ended_is_nothing_of_the_task() -> None:
     forgotten = Forgotten(active_runs=1)
     forgotten.rows["training_run"] = 1
@@ -95,8 +122,13 @@ def test_a_run_that_would_be_ended_is_nothing_of_the_task() -> None:
 
 
 def test_the_page_comes_at_once_and_the_plan_follows_as_an_event(
-    client: FlaskClient, services: Services, maker: Maker, plans: ForgetPlans
+    client: FlaskClient,
+    services: Services,
+    maker: Maker,
+    plans: ForgetPlans,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(forget, "EVENT_WAIT_S", 0.05)
     page_history.write(services.store)
     object.__setattr__(services, "forget_plans", plans)
     address = f"{P1}/forget?kind=task&id=1054"

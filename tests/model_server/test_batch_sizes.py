@@ -78,6 +78,27 @@ def test_rows_are_not_taken_for_divided_where_there_are_more_cores_than_rows_go_
     assert sizes.most(first_row(family, Priority.BULK)) == 1
 
 
+def test_fewer_rows_than_cores_count_as_shared_by_all_cores(sizes: BatchSizes) -> None:
+    """Before, they counted as one on each core, and as a single row that others are compared with."""
+    torch.set_num_threads(16)
+    family = FakeFamily(divides_rows=True)
+    row = first_row(family, Priority.BULK)
+    sizes.learn(cast(Any, family), 1, 0.19 * BACKGROUND_BATCH_S)
+    assert sizes.most(row) == 16, "dividing is tried"
+    sizes.learn(cast(Any, family), 16, 4.5 * BACKGROUND_BATCH_S)
+    for _ in range(10):
+        rows = sizes.most(row)
+        assert rows == 5, "too slow for a person who waits"
+        sizes.learn(cast(Any, family), rows, rows * 0.19 * BACKGROUND_BATCH_S)
+
+
+def test_the_first_divided_batch_takes_no_longer_than_it_may_if_dividing_is_of_no_use(sizes: BatchSizes) -> None:
+    torch.set_num_threads(4)
+    family = FakeFamily(divides_rows=True)
+    sizes.learn(cast(Any, family), 1, 0.1 * BACKGROUND_BATCH_S)
+    assert sizes.most(first_row(family, Priority.BULK)) in (9, 10)
+
+
 @pytest.mark.parametrize("priority", Priority)
 def test_batches_have_no_more_rows_than_the_family_computes_together(
     sizes: BatchSizes, priority: Priority

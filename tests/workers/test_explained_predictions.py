@@ -85,6 +85,26 @@ def test_a_bulk_run_whose_explanations_fail_writes_the_predictions(
     assert f"bulk run {run.id}: explanations: {{'failed': 3}}" in caplog.text
 
 
+def test_what_a_rule_removed_is_kept_of_each_few_tasks_that_were_written(
+    explaining: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it was kept after the last of a page's tasks only, and never if one of them could not be written."""
+    monkeypatch.setattr(preannotate, "EXPLAINED_TOGETHER", 1)
+    kept: list[list[int]] = []
+    monkeypatch.setattr(preannotate.rule_effects, "write", lambda *given: kept.append([*given[-1]]))
+    write, count = preannotate._write, iter(range(10))
+
+    def write_two(*given: Any) -> None:
+        if next(count) == 2:
+            raise ValueError("a fault of ours in the third task")
+        write(*given)
+
+    monkeypatch.setattr(preannotate, "_write", write_two)
+    run = run_over_all(explaining)
+    assert run.state == RunState.FAILED
+    assert kept == [[1], [2]] and len(written(label_studio)) == 2
+
+
 def test_without_the_setting_nothing_is_explained(
     services: Services, explaining: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:

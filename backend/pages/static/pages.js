@@ -5,6 +5,7 @@
 for (const place of document.querySelectorAll("[data-events]")) {
   const source = new EventSource(place.dataset.events);
   let shown = null;
+  let isEnded = false;
   source.addEventListener("message", (event) => {
     if (event.data === shown) return;
     const isFirst = shown === null;
@@ -18,10 +19,20 @@ for (const place of document.querySelectorAll("[data-events]")) {
       }
     }
   });
+  // The browser asks again after a broken connection, and never after another answer than an event.
+  source.addEventListener("error", () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    isEnded = true;
+    if (shown !== null) return;
+    const fault = document.createElement("p");
+    fault.setAttribute("role", "alert");
+    fault.textContent = "The server does not say how it goes on: load this page again.";
+    place.append(fault);
+  });
   // A browser keeps few connections to a host: a page that nobody looks at asks nothing.
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) source.close();
-    else if (source.readyState === EventSource.CLOSED) location.reload();
+    else if (source.readyState === EventSource.CLOSED && !isEnded) location.reload();
   });
 }
 

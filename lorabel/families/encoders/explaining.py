@@ -22,7 +22,7 @@ from lorabel.families.base import DigestOf, Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput, batches
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 from lorabel.media.image import shown_size
 
 # A picture has so many cells in each direction. Two by two of them are taken away at once.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorabel.families.relations.pairs import Pair, middles
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 from lorabel.relation_contracts import PictureRelationsInput, RelatedRegion, RelationsInput
 
 Array = NDArray[np.float32]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lorabel.contracts import LabelScores, Modality
-from lorabel.demo import MODEL_FOLDER
+from lorabel.demo import DETECTOR_FOLDER, MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, Picture
 from lorabel.errors import SettingsError
 from lorabel.families.audio_text_encoder import AudioTextEncoder
@@ -23,8 +23,10 @@ from lorabel.families.int8_layers import Int8Linear, has_int8_weights
 from lorabel.families.loading import load_family
 from lorabel.families.served import load_served, served_precision
 from lorabel.families.text_encoder import CONTENTS, LABELS, TextEncoder
+from lorabel.families.token_classifier import TokenClassifier
 from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.settings import Settings
+from tests.lorabel.families.test_trained_grounding_dino import FOLDER, PARTS, average_precisions, scenes
 from tests.questions import about_picture, about_text
 from tests.workers.pictures import pictures
 
@@ -141,9 +143,27 @@ def test_a_generator_is_refused_with_what_to_set(tmp_path: Path) -> None:
         load_served(Generator, settings(Generator, tmp_path))
 
 
+@pytest.mark.parametrize("folder", [DETECTOR_FOLDER, FOLDER], ids=["owlv2", "grounding-dino"])
+def test_the_detector_finds_things_about_as_well_as_in_float32(folder: Path) -> None:
+    drawn, names = scenes(2000, 30, pairs=PARTS), {pair: " ".join(pair) for pair in PARTS}
+    found, spaces = {}, {}
+    for precision in ("float32", "int8"):
+        served = load_served(
+            Detector,
+            Settings(models={"detector": f"local-dir:{folder}"}, device="cpu", precision=precision),
+        )
+        assert isinstance(served, Detector)
+        types = {type(served.module.get_submodule(name)) for name in served.int8_layers()}
+        assert (types == {Int8Linear}) == (precision == "int8")
+        precisions = average_precisions(served, drawn, names).values()
+        found[precision], spaces[precision] = sum(precisions) / len(names), served.space
+    assert found["float32"] > 0.5 and abs(found["int8"] - found["float32"]) < 0.05
+    assert spaces["int8"] == f"{spaces['float32']} in int8"
+
+
 def test_other_families_compute_as_with_auto(tmp_path: Path) -> None:
-    of_int8 = load_served(Detector, settings(Detector, tmp_path))
-    of_auto = load_served(Detector, settings(Detector, tmp_path, "auto"))
+    of_int8 = load_served(TokenClassifier, settings(TokenClassifier, tmp_path))
+    of_auto = load_served(TokenClassifier, settings(TokenClassifier, tmp_path, "auto"))
     assert of_int8.dtype == of_auto.dtype and not has_int8_weights(of_int8.module)
 
 

@@ -16,7 +16,7 @@ from lorabel.errors import SettingsError
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.encoders.heads.labels import NEUTRAL_TEXTS
-from lorabel.families.text_encoder import MAX_TOKENS, SCALE, TextEncoder
+from lorabel.families.text_encoder import CONTENTS, MAX_TOKENS, SCALE, TextEncoder
 from lorabel.problems.binding import bind
 from lorabel.problems.task_questions import build_input
 from lorabel.settings import Settings
@@ -69,6 +69,21 @@ def test_a_padded_batch_has_the_features_that_each_text_has_alone(minilm: TextEn
     with torch.inference_mode():
         features = minilm.encode(Modality.TEXT, texts)
     torch.testing.assert_close(features, by_hand(texts), rtol=1e-3, atol=1e-5)
+
+
+def test_all_cores_share_a_batch_of_texts_and_the_family_says_so(minilm: TextEncoder) -> None:
+    """Before, it said that each core computes texts of its own, and batches became longer than people may wait."""
+    passes: list[int] = []
+    hook = minilm.module.get_submodule(CONTENTS).register_forward_hook(lambda *_: passes.append(1))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ask(minilm, [text for text, _ in SENTENCES], TOPICS)
+    finally:
+        torch.set_num_threads(before)
+        hook.remove()
+    assert len(passes) == 1, "for eight texts"
+    assert not minilm.divides_rows
 
 
 def test_only_in_training_some_states_are_dropped(minilm: TextEncoder) -> None:

@@ -92,6 +92,20 @@ def test_words_of_a_page_are_marked_in_its_text() -> None:
     assert config.find_region_errors(region) == []
 
 
+def test_names_that_the_editor_shows_elsewhere_are_not_marked_in_what_was_said() -> None:
+    """Before, the A of a name was found in "About", and the words before that were lost."""
+    _, control = config_of(
+        '<ParagraphLabels name="lorabel_why" toName="p"><Label value="for it"/></ParagraphLabels>',
+        '<Paragraphs name="p" value="$p" layout="dialogue" nameKey="who" textKey="said"/>',
+    )
+    said_by = [("A", "Hi."), ("B", "Hello there."), ("A", "About what?")]
+    words = ["A", "Hi", "B", "Hello", "there", "A", "About", "what"]
+    data = {"p": [{"who": who, "said": text} for who, text in said_by]}
+    marked = marked_words(control, data, [WeighedWord(word, True) for word in words])
+    assert [region["value"]["text"] for region in marked] == ["Hi", "Hello", "there", "About", "what"]
+    assert [region["value"]["start"] for region in marked] == ["0", "1", "1", "2", "2"]
+
+
 def test_a_single_label_marks_what_speaks_for_the_answer() -> None:
     _, control = config_of('<Labels name="lorabel_why" toName="text"><Label value="why"/></Labels>')
     words = [WeighedWord("good", True), WeighedWord("bad", False)]

@@ -31,9 +31,9 @@ from lorabel.families.encoders.heads.parts import is_of_parts, with_parts
 from lorabel.families.encoders.heads.rating_scale import to_position
 from lorabel.families.segments.windows import window_truth
 from lorabel.families.spans.word_targets import word_targets
-from lorabel.families.spans.words import find_words
 from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
+from lorabel.labeling.words import find_words
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.region_contracts import EachInput
 from lorabel.relation_contracts import PictureRelationsInput, RelationsInput

@@ -8,7 +8,7 @@ import pytest
 from lorabel.contracts import Content, Modality
 from lorabel.families.relations import pair_features as module
 from lorabel.families.relations.pair_features import feature_width, pair_features
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 from lorabel.relation_contracts import PictureRelationsInput, RelatedRegion, RelationsInput
 
 DIM = 8

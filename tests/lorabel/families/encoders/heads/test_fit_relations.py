@@ -9,7 +9,7 @@ from lorabel.evaluation.relation_metrics import relations
 from lorabel.families.encoders.heads import fit_relations
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.head_answers import related
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 from lorabel.problems.binding import bind
 from lorabel.problems.relations import SpanRelations
 from lorabel.problems.relations_in_pictures import PictureRelations

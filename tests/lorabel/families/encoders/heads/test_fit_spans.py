@@ -13,7 +13,7 @@ from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.head_answers import head_word_logits
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.spans.word_spans import span_scores
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 
 DIM = 24
 LABELS = (("first",), ("second",), ("never",))

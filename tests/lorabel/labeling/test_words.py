@@ -1,6 +1,6 @@
 import pytest
 
-from lorabel.families.spans.words import find_words
+from lorabel.labeling.words import find_words
 
 
 @pytest.mark.parametrize(
