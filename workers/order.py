@@ -20,11 +20,9 @@ from lorabel.database import leases
 from lorabel.database.tables import Annotation, RunState
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import LorabelError, ModelServerError
-from lorabel.inference import prediction
-from lorabel.inference.requests import Unreadable
+from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.records import AnnotatedTask
-from lorabel.labeling.redacted_bodies import masked_reason
 from lorabel.problems.base import TaskData
 from lorabel.search.embeddings import embed_tasks, in_space, most_common_space
 from workers.bulk_runs import (
@@ -107,17 +105,14 @@ def _predict_open_tasks(context: ConnectedContext) -> tuple[list[PredictedTask],
             return predicted_tasks, failures
         last_id = page.tasks[-1].task_id
         for task, predicted in zip(page.tasks, _predict(context, page.tasks), strict=True):
-            if predicted.unreadable is None:
+            unreadable = unreadable_tasks.masked(predicted.unreadable, context.services.redactor, task.data)
+            if unreadable is None:
                 predicted_tasks.append((task, predicted))
             else:
-                failures.append(failure(task.task_id, _reason(context, task, predicted.unreadable)))
+                failures.append(failure(task.task_id, unreadable.reason))
         done, failed = len(predicted_tasks), len(failures)
         total = done + failed + page.total - len(page.tasks)
         leases.report(context.services.store, run, done=done, failed=failed, total=total)
-
-
-def _reason(context: ConnectedContext, task: AnnotatedTask, unreadable: Unreadable) -> str:
-    return masked_reason(context.services.redactor, task.data, unreadable.reason)
 
 
 def _predict(context: ConnectedContext, tasks: Sequence[AnnotatedTask]) -> list[TaskPrediction]:

@@ -17,6 +17,7 @@ from lorabel.labeling.redacted_bodies import RedactedBody
 from lorabel.labeling.regions import Region
 from lorabel.problems.base import Problem, TaskData
 from lorabel.problems.binding import bind
+from lorabel.redaction import Redactor
 from workers.acceptance import JudgedTask
 from workers.attempt import Attempt
 from workers.selection import Selection
@@ -46,21 +47,22 @@ def make_outcomes(
         if annotation.task_id is not None and isinstance(annotation.task_data, dict)
     }
     problems = {problem.from_name: problem for problem in bind(project.label_config or "").bindings}
-    body = RedactedBody(services.redactor)
     outcomes = []
     for tag, attempt in attempts.items():
         is_new = version.adapters.get(tag, "").startswith(f"{version.name}/")
         if tag in problems and attempt.judgement is not None and is_new:
-            outcomes += _of_tag(problems[tag], _chosen(attempt.judgement.tested), data, body)
+            outcomes += _of_tag(problems[tag], _chosen(attempt.judgement.tested), data, services.redactor)
     return outcomes
 
 
 def _of_tag(
-    problem: Problem, chosen: Sequence[JudgedTask], data: Mapping[int, TaskData], body: RedactedBody
+    problem: Problem, chosen: Sequence[JudgedTask], data: Mapping[int, TaskData], redactor: Redactor
 ) -> list[TaskOutcome]:
     outcomes, is_logged = list[TaskOutcome](), False
     for tested in chosen:
         try:
+            # What is masked in a task is masked in its texts wherever it stands, and not in those of other tasks.
+            body = RedactedBody(redactor)
             outcomes.append(_outcome(problem, tested, data.get(tested.task_id, {}), body))
         except Exception:
             if not is_logged:

@@ -317,6 +317,17 @@ def test_a_label_config_is_tried(client: FlaskClient) -> None:
     assert "&lt;script&gt;" in send(client, path, label_config="<script>alert(1)</script>")[1]
 
 
+def test_a_label_config_with_thousands_of_control_tags_is_tried(client: FlaskClient) -> None:
+    """Before, the page answered 500: the model server is asked about at most 1,000 questions at a time."""
+    tags = (
+        f'<Choices name="c{number}" toName="t"><Choice value="a"/><Choice value="b"/></Choices>'
+        for number in range(1001)
+    )
+    label_config = f'<View><Text name="t" value="$text"/>{"".join(tags)}</View>'
+    rows = read_rows(send(client, "/ui/label-config", label_config=label_config)[1])
+    assert rows["c1000 Choices"][2] == "fake hf-hub:base loaded when it is first needed"
+
+
 def test_a_tag_that_no_family_answers_says_so(client: FlaskClient) -> None:
     series = (
         '<View><TimeSeries name="s" value="$s"><Channel column="a"/></TimeSeries>'

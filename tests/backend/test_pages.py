@@ -183,6 +183,20 @@ def test_a_cell_of_the_confusion_matrix_opens_its_tasks_in_label_studio(
         assert f'src="{P1}/tasks/{task_id}/thumbnail"' in shown
 
 
+def test_a_cell_with_many_tasks_has_pages(
+    client: FlaskClient, history: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.pages.paging.PER_PAGE", 1)
+    cell = re.search(r'href="([^"]+)" aria-label="2 tasks: submitted star', get(client, P1))
+    assert cell is not None
+    first = get(client, unescape(cell[1]))
+    older = re.search(r'href="([^"]+page=2[^"]*)"', first)
+    assert older is not None
+    second = get(client, unescape(older[1]))
+    pages = [re.findall(r">task (\d+)<", html) for html in (first, second)]
+    assert [len(page) for page in pages] == [1, 1] and pages[0] != pages[1]
+
+
 def test_versions_are_listed_with_both_scores_and_what_annotators_accepted(
     client: FlaskClient, history: None
 ) -> None:
