@@ -24,7 +24,7 @@ import torch
 from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError
 from lorabel.families.base import DigestOf
-from lorabel.families.core_threads import on_one_core
+from lorabel.families.core_threads import compute_with, on_one_core
 from lorabel.families.encoders.picture_reading import reading_by
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
@@ -51,9 +51,8 @@ log = logging.getLogger(__name__)
 MAX_IN_PROGRESS = 128
 # Prepare threads. A project has no more of them than there are cores, so that its slow files leave some to others.
 THREADS_PER_CORE = 2
-# Background batches of a project and family that may be prepared ahead of the device, with the one that it
-# computes. Preparing takes cores that a model on a CPU and the answers to people need, too: if all rows of a
-# request were prepared at once, a step, and a click that waits for it, would take up to three times as long.
+# Background batches of a project and family that may be prepared ahead of the device, with the one that it computes.
+# Were all rows of a request prepared at once, a step, and a click that waits, would take up to three times as long.
 BATCHES_AHEAD = 3
 # Bytes of the prepared rows of a family; background rows wait. A picture for a model that writes may have 22 MB.
 PREPARED_BYTES = 512 * 2**20
@@ -89,7 +88,7 @@ class Engine:
         self._files, self._metrics, self._waiting = files, metrics, WaitingRows(max_waiting, metrics)
         self._lock = threading.Lock()
         self._on_failure, self._has_failed = on_failure, False
-        cores = os.cpu_count() or 1
+        cores, self._torch_threads = os.cpu_count() or 1, torch.get_num_threads()
         self._in_progress: Counter[int] = Counter()
         self._to_fetch: defaultdict[int, FairQueue[Row]] = defaultdict(FairQueue)
         self._to_prepare: FairQueue[Row] = FairQueue()
@@ -311,6 +310,7 @@ class Engine:
         self._ready.put(row)
 
     def _run_device(self) -> None:
+        compute_with(self._torch_threads)  # before a thread that prepares sets its own number
         while self._compute_next():
             """A separate function, so that the waiting thread holds no reference to the last batch."""
 
@@ -384,11 +384,11 @@ class Engine:
         return max(self._try(batch[:half], failed_sizes), self._try(batch[half:], failed_sizes))
 
     def _forward(self, batch: list[Row]) -> list[tuple[Row, Contract]]:
-        loaded_family = batch[0].loaded_family
-        family, bank, cache = loaded_family.family, loaded_family.adapter_bank, loaded_family.cache
+        loaded, family = batch[0].loaded_family, batch[0].loaded_family.family
         self._metrics.batch.observe(len(batch))
         started = time.monotonic()
-        outputs = family.predict([row.example for row in batch], [row.adapter for row in batch], bank, cache)
+        examples, adapters = [row.example for row in batch], [row.adapter for row in batch]
+        outputs = family.predict(examples, adapters, loaded.adapter_bank, loaded.cache)
         forward_s = time.monotonic() - started
         self._metrics.forward.observe(forward_s)
         self.sizes.learn(family, batch_rows(batch), forward_s)

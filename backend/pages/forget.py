@@ -108,10 +108,9 @@ def read_forget(
         return ForgetPage(project_id, None, title, choice, None)
     if not choice.kind:
         return ForgetPage(project_id, project, title, choice, None)
+    subject = choice.subject
     try:
-        plan = services.forget_plans.get(
-            project_id, choice.subject, is_retraining=choice.is_retraining, wait_s=wait_s
-        )
+        plan = services.forget_plans.get(project_id, subject, is_retraining=choice.is_retraining, wait_s=wait_s)
     except LorabelError as error:
         return ForgetPage(project_id, project, title, choice, None, str(error))
     return ForgetPage(project_id, project, title, choice, plan)

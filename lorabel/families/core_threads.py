@@ -126,13 +126,14 @@ def on_one_core() -> Iterator[None]:
 @cache
 def _pool(count: int, threads: int) -> ThreadPoolExecutor:
     """Threads which share those of torch."""
-    pool = ThreadPoolExecutor(count, "core", _compute_with, (threads // count,))
+    pool = ThreadPoolExecutor(count, "core", compute_with, (threads // count,))
     together = Barrier(count)
     list(pool.map(lambda _: together.wait(), range(count)))
     torch.set_num_threads(threads)  # what a thread sets is also what threads get that begin later
     return pool
 
 
-def _compute_with(threads: int) -> None:
+def compute_with(threads: int) -> None:
+    """Set how many of torch's threads compute for this thread."""
     torch.get_num_threads()  # else torch sets the number again when the thread first computes
     torch.set_num_threads(threads)
