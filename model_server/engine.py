@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 MAX_IN_PROGRESS = 128
 # Prepare threads. A project has no more of them than there are cores, so that its slow files leave some to others.
 THREADS_PER_CORE = 2
-# Background batches of a project and family that may be prepared ahead of the device, with the one that it computes.
-# Were all rows of a request prepared at once, a step, and a click that waits, would take up to three times as long.
+# Background batches of a project and family that are prepared ahead, with the one that the device computes. Were
+# all rows of a request prepared at once, a step, and a click that waits, would take up to three times as long.
 BATCHES_AHEAD = 3
 # Bytes of the prepared rows of a family; background rows wait. A picture for a model that writes may have 22 MB.
 PREPARED_BYTES = 512 * 2**20
