@@ -124,7 +124,7 @@ class EditorExplanations:
             log.warning(
                 "project %d, task %d: not explained in the editor: %s", model.project_id, task_id, failures[0]
             )
-        right = [_of_predicted(tag, predicted) for tag in explained if _is_predicted(tag, predicted)]
+        right = [tag for each in explained if (tag := _of_predicted(each, predicted)) is not None]
         contents = [content for tag in right for content in tag.contents]
         is_told = any(kind == TEXTAREA for kind, _ in tags)
         lines = sentences(right, self._nearest(model, task, resolve, caller)) if is_told else []
@@ -177,27 +177,20 @@ def _divided(tags: Sequence[tuple[str, ControlTag]]) -> Set[Modality]:
     return modalities if all(marks_pictures) else modalities | {Modality.TEXT}
 
 
-def _is_predicted(tag: TagExplanation, predicted: Sequence[Region]) -> bool:
-    """Whether an explanation is about what is predicted: a rule may have removed the label meanwhile."""
-    labels = named_labels(predicted).get(tag.control_tag, set())
-    if tag.regions:
-        return any(region.label in labels for region in tag.regions)
-    return tag.reason is None and (tag.label is None or tag.label in labels)
+def _of_predicted(tag: TagExplanation, predicted: Sequence[Region]) -> TagExplanation | None:
+    """What an explanation says of a prediction: a rule may have removed the label, or some regions, meanwhile.
 
-
-def _of_predicted(tag: TagExplanation, predicted: Sequence[Region]) -> TagExplanation:
-    """The explanation without regions that a rule has removed: with a label that none of the tag's regions has, or
-    at a place where none of these is."""
+    Regions stay whose label a predicted region has at their place. None if nothing is left.
+    """
     if not tag.regions:
-        return tag
+        labels = named_labels(predicted).get(tag.control_tag, set())
+        return tag if tag.reason is None and (tag.label is None or tag.label in labels) else None
     places: dict[str, list[Corners | None]] = defaultdict(list)
     for region in predicted:
         for label in named_labels([region]).get(tag.control_tag, ()):
             places[label].append(_corners(region))
-    return replace(
-        tag,
-        regions=tuple(region for region in tag.regions if _is_at(region.corners, places.get(region.label, ()))),
-    )
+    left = tuple(region for region in tag.regions if _is_at(region.corners, places[region.label]))
+    return replace(tag, regions=left) if left else None
 
 
 def _is_at(corners: Corners, places: Sequence[Corners | None]) -> bool:

@@ -89,19 +89,19 @@ def marked_words(control: ControlTag, data: Mapping[str, Any], words: Sequence[W
         text = flat_text(tag, data)
     except UnreadableError:  # the prediction has said why
         return []
-    found = []
+    marked = []
     for word, place in zip(words, _places([word.text for word in words], text.text), strict=True):
         label = _label(control, word.is_for)
         if label is not None and place is not None:
             value = text.value(*place)
-            found.append(regions.labels(control.name, tag.name, control.tag.lower(), value, [label]))
-    return found
+            marked.append(regions.labels(control.name, tag.name, control.tag.lower(), value, [label]))
+    return marked
 
 
 def _places(words: Sequence[str], text: str) -> list[tuple[int, int] | None]:
     """Where words stand in a text that may lack some of them, or have more; None: not there."""
-    known = [(start, end, index) for index, word in enumerate(words) for start, end in _spoken(word)]
-    shown = _spoken(text)
+    known = [(start, end, index) for index, word in enumerate(words) for start, end in _word_spans(word)]
+    shown = _word_spans(text)
     matcher = SequenceMatcher(
         None,
         [words[index][start:end] for start, end, index in known],
@@ -117,12 +117,12 @@ def _places(words: Sequence[str], text: str) -> list[tuple[int, int] | None]:
         parts = matched[index]
         place = (parts[0][0], parts[-1][1]) if parts else (0, 0)
         # A group of words that the editor shows apart is not marked.
-        is_whole = len(parts) == len(_spoken(word)) == len(_spoken(text[slice(*place)])) > 0
+        is_whole = len(parts) == len(_word_spans(word)) == len(_word_spans(text[slice(*place)])) > 0
         places.append(place if is_whole else None)
     return places
 
 
-def _spoken(text: str) -> list[tuple[int, int]]:
+def _word_spans(text: str) -> list[tuple[int, int]]:
     return [(start, end) for start, end in find_words(text) if any(map(str.isalnum, text[start:end]))]
 
 

@@ -224,7 +224,9 @@ def test_a_box_that_a_rule_has_removed_is_not_told() -> None:
     value = {"x": 10, "y": 10, "width": 40, "height": 40, "rotation": 0, "rectanglelabels": ["red"]}
     predicted = [{"from_name": "box", "to_name": "image", "type": "rectanglelabels", "value": value}]
     explained = TagExplanation("box", regions=boxes)
-    assert editor._of_predicted(explained, predicted).regions == boxes[:1]
+    left = editor._of_predicted(explained, predicted)
+    assert left is not None and left.regions == boxes[:1]
+    assert editor._of_predicted(explained, [{**predicted[0], "value": {**value, "x": 50}}]) is None
 
 
 def test_what_the_model_says_meanwhile_of_another_label_is_not_written(
