@@ -104,6 +104,8 @@ def test_names_that_the_editor_shows_elsewhere_are_not_marked_in_what_was_said()
     marked = marked_words(control, data, [WeighedWord(word, True) for word in words])
     assert [region["value"]["text"] for region in marked] == ["Hi", "Hello", "there", "About", "what"]
     assert [region["value"]["start"] for region in marked] == ["0", "1", "1", "2", "2"]
+    group = WeighedWord("Hi.\nB: Hello", True)
+    assert marked_words(control, data, [group]) == [], "a group of which the editor shows a part elsewhere"
 
 
 def test_a_single_label_marks_what_speaks_for_the_answer() -> None:
