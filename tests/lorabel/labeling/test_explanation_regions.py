@@ -106,6 +106,9 @@ def test_names_that_the_editor_shows_elsewhere_are_not_marked_in_what_was_said()
     assert [region["value"]["start"] for region in marked] == ["0", "1", "1", "2", "2"]
     group = WeighedWord("Hi.\nB: Hello", True)
     assert marked_words(control, data, [group]) == [], "a group of which the editor shows a part elsewhere"
+    other_word = WeighedWord("Hello there dear friend", True)
+    data = {"p": [{"who": "A", "said": "Hello there old friend"}]}
+    assert marked_words(control, data, [other_word]) == []
 
 
 def test_a_single_label_marks_what_speaks_for_the_answer() -> None:
