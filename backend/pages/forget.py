@@ -85,14 +85,12 @@ class ForgetPage:
         return self.project is None or (self.plan is not None and self.plan.is_empty)
 
 
-def read_forget(
-    services: Services, project_id: int, fields: Mapping[str, str], wait_s: float = PLAN_WAIT_S
-) -> ForgetPage:
+def read_forget(services: Services, project_id: int, fields: Mapping[str, str], wait_s: float) -> ForgetPage:
     """Read what would be deleted.
 
     Args:
         fields: of the form, see `Choice`.
-        wait_s: how long to wait for the plan.
+        wait_s: how long to wait for the plan: PLAN_WAIT_S for a page, EVENT_WAIT_S for the event that renews it.
 
     Raises:
         BadRequestError: the id is no number.

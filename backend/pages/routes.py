@@ -335,7 +335,8 @@ def undo_acceptance(project_id: int, acceptance_id: int) -> str | AnyResponse:
 def forget_data(project_id: int) -> str | AnyResponse:
     """Say what would be deleted of a project, a task or an annotator; delete it."""
     if request.method == "GET":
-        return render_template("forget.html", view=forget.read_forget(services(), project_id, request.args))
+        view = forget.read_forget(services(), project_id, request.args, forget.PLAN_WAIT_S)
+        return render_template("forget.html", view=view)
     choice = forget.forget(services(), project_id, request.form)
     return see("pages.forget_data", project_id=project_id, kind=choice.kind, id=choice.id)
 
