@@ -52,7 +52,6 @@ PAGES: Mapping[str, str] = MappingProxyType(
         "forget, a task": f"{P1}/forget?kind=task&id=5",
         "forget, an annotator": f"{P1}/forget?kind=annotator&id=1",
         "forget, the project": f"{P1}/forget?kind=project",
-        "forget, events": f"{P1}/forget/events?kind=annotator&id=1",
         "version": f"{P1}/versions/v40",
         "base models": f"{P1}/versions/v0",
         "side by side": f"{P1}/versions/v40/compare",
@@ -75,6 +74,7 @@ UNASKED: Mapping[str, str] = MappingProxyType(
     {
         "pages.static": "a file",
         "pages.refuse": "no page",
+        "pages.stream_forget_plan": "waits until the plan is there, so that one process makes it",
         "pages.show_thumbnail": "fetches a picture",
         "pages.show_picture": "fetches a picture",
         "pages.cancel_training": "needs a run that goes on",

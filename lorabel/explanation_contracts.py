@@ -43,7 +43,9 @@ class ExplanationInput(Input):
         is_multiple: as in `LabelsInput`.
         minimum: as in `RatingInput`.
         maximum: as in `RatingInput`.
-        label: index of the label that is explained; None for the likeliest.
+        label: index of the label that is explained; None for the likeliest, in a tree for the end of the likeliest
+            path.
+        has_leaves_only: whether that path must end at a label with no label below.
         piece: which of the pieces this row computes, from 0.
         pieces: how many there are.
     """
@@ -56,14 +58,23 @@ class ExplanationInput(Input):
     minimum: float | None = None
     maximum: float | None = None
     label: int | None = None
+    has_leaves_only: bool = False
     piece: int = Field(0, ge=0)
     pieces: int = Field(1, ge=1)
 
     @classmethod
-    def of(cls, question: LabelsInput | RatingInput, label: int | None, pieces: int) -> list[Self]:
+    def of(
+        cls,
+        question: LabelsInput | RatingInput,
+        label: int | None,
+        pieces: int,
+        *,
+        has_leaves_only: bool = False,
+    ) -> list[Self]:
         """Return the questions of all pieces about the answer to a question."""
         fields = {name: getattr(question, name) for name in type(question).model_fields}
-        return [cls(**fields, label=label, piece=piece, pieces=pieces) for piece in range(pieces)]
+        fields |= {"label": label, "has_leaves_only": has_leaves_only, "pieces": pieces}
+        return [cls(**fields, piece=piece) for piece in range(pieces)]
 
     @property
     def explained(self) -> LabelsInput | RatingInput:

@@ -228,9 +228,7 @@ def _regions(
         return []
     (content,) = shown
     if content.media is None:
-        # A model reads a long text only in part.
-        text = content.text or ""
-        of_text = [each for each in contents if each.weights.text and text.startswith(each.weights.text)]
+        of_text = [each for each in contents if each.text is not None and each.text == content.text]
         words = words_of(of_text, has_against=has_against)
         return explanation_regions.marked_words(control, data, words)
     of_picture = [each for each in contents if each.url == content.media.url]

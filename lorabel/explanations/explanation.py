@@ -39,6 +39,7 @@ class ExplainedContent:
 
     Attributes:
         url: of a file, as in the task's data; None for a text that is in the task itself.
+        text: such a text, all of it; None for a file.
         share: of all contents that speak for the answer, in [0, 1]; None if the content is the only one.
         weights: of its parts.
         reason: why its parts are not explained; None if they are.
@@ -46,6 +47,7 @@ class ExplainedContent:
 
     modality: Modality
     url: str | None
+    text: str | None
     share: float | None
     weights: ContentWeights
     reason: str | None = None
@@ -163,7 +165,7 @@ def _explain(
         return replace(unexplained, reason=f"answers about more than {MOST_CONTENTS} contents are not explained")
     wanted = labels.index(label) if label is not None and label in labels else None
     try:
-        answer = _answer(caller, question, contract, wanted, len(labels))
+        answer = _answer(caller, question, contract, wanted)
     except (ModelServerError, UnreadableError) as error:
         return replace(unexplained, reason=cut(str(error)), is_failed=True)
     explained = zip(contents, answer.contents, _shares(answer.contents), strict=True)
@@ -200,20 +202,24 @@ def _answer(
     question: Question,
     contract: LabelsInput | RatingInput,
     wanted: int | None,
-    labels: int,
 ) -> Explanation:
     """The pieces together. The first says which label the others explain: the likeliest may change meanwhile.
 
     Args:
         wanted: the label that is explained; None for the likeliest.
-        labels: how many there are.
 
     Raises:
         ModelServerError: see `requests.send`.
         UnreadableError: a piece has no answer, or one that makes no sense.
     """
-    count = len(contract.contents)
-    pieces = ExplanationInput.of(contract, wanted, min(PIECES * count, MOST_PIECES))
+    count, labels = len(contract.contents), len(label_names(question.binding))
+    taxonomy = question.binding.taxonomy if isinstance(question.binding, ChoicesProblem) else None
+    pieces = ExplanationInput.of(
+        contract,
+        wanted,
+        min(PIECES * count, MOST_PIECES),
+        has_leaves_only=taxonomy is not None and taxonomy.has_leaves_only,
+    )
     try:
         (first,) = _send(caller, question, pieces[:1])
         if len(first.contents) != count or (first.label is not None and not 0 <= first.label < labels):
@@ -254,6 +260,6 @@ def _shares(contents: Sequence[ContentWeights]) -> list[float | None]:
 
 
 def _explained(content: Content, weights: ContentWeights, share: float | None) -> ExplainedContent:
-    is_divided = content.modality in (Modality.TEXT, Modality.IMAGE)
+    reason = None if content.modality in (Modality.TEXT, Modality.IMAGE) else WITHOUT_PARTS
     url = None if content.media is None else content.media.url
-    return ExplainedContent(content.modality, url, share, weights, None if is_divided else WITHOUT_PARTS)
+    return ExplainedContent(content.modality, url, content.text, share, weights, reason)

@@ -40,7 +40,7 @@ def words_of(contents: Sequence[ExplainedContent], *, has_against: bool) -> list
             spans.setdefault((word.start, word.end), None)
         strongest = strongest_words(content.weights, has_against=has_against)
         spans |= {(word.start, word.end): word.weight > 0 for word in strongest}
-    text = next((content.weights.text or "" for content in contents), "")
+    text = next((content.text or "" for content in contents), "")
     return [WeighedWord(text[start:end], is_for) for (start, end), is_for in sorted(spans.items())]
 
 

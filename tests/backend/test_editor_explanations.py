@@ -1,12 +1,14 @@
 """EXPLAIN_IN: what /predict answers for control tags that are for explanations."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from backend import editor_explanations
 from backend.services import EXTENSION, Services
 from lorabel.contracts import LabelScores
 from lorabel.explanations import editor
@@ -99,6 +101,34 @@ def test_words_are_marked_where_they_stand(client: FlaskClient, explain_in: Any)
     assert [value["start"] for value in marked] == [2, 18]
     assert {value["text"] for value in marked} == {"blue"}
     assert [value["labels"] for value in marked] == [["says so"]] * 2
+
+
+def test_words_of_another_text_that_begins_alike_are_not_marked(client: FlaskClient, explain_in: Any) -> None:
+    """The title is asked about, and explanations are shown in the body, which begins with it."""
+    explain_in("regions")
+    title_and_body = """<View><Text name="title" value="$title"/><Text name="text" value="$text"/>
+<Choices name="label" toName="title"><Choice value="red"/><Choice value="blue"/></Choices>
+<Labels name="lorabel_why_words" toName="text"><Label value="says so"/></Labels></View>"""
+    task = text_task(5)
+    task["data"]["title"] = "a blue pump"
+    (by_tag,) = regions(client, title_and_body, task)
+    assert [*by_tag] == ["label"]
+
+
+def test_nothing_is_explained_for_who_has_left(
+    client: FlaskClient, explain_in: Any, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = explain_in("textarea")
+    explain: Any = editor_explanations.explain
+
+    def explain_to_nobody(*args: Any) -> Any:
+        *others, caller = args
+        return explain(*others, replace(caller, is_gone=lambda: True))
+
+    monkeypatch.setattr(editor_explanations, "explain", explain_to_nobody)
+    (by_tag,) = regions(client, TEXT, text_task(5))
+    assert [*by_tag] == ["label"]
+    assert counted(services) == {"late": 1.0} and not explanation_rows(model_server)
 
 
 def test_places_of_a_picture_are_marked_where_the_model_sees_them(client: FlaskClient, explain_in: Any) -> None:

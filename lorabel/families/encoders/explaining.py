@@ -22,6 +22,7 @@ from lorabel.families.base import DigestOf, Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput, batches
+from lorabel.labeling.taxonomy import likeliest_path
 from lorabel.labeling.words import find_words
 from lorabel.media.image import shown_size
 
@@ -150,7 +151,7 @@ class ExplainingEncoder(Encoder):
         contents = with_features(explained.contents)
         (full,) = ask([contents])
         try:
-            label = _label(question, explained.asked.label, full)
+            label = _label(question, explained.asked, full)
             score, full_odds = _score(full, label), _log_odds(full, label)
         except UnreadableError as error:
             return Explanation(reason=str(error))
@@ -281,25 +282,22 @@ def _heat(places: dict[tuple[int, int] | None, float]) -> tuple[tuple[float, ...
     )
 
 
-def _label(question: Input, wanted: int | None, output: Contract) -> int | None:
-    """The label that is explained. None for a rating.
+def _label(question: Input, asked: ExplanationInput, output: Contract) -> int | None:
+    """The label that is explained; of a taxonomy where the predicted path ends. None for a rating.
 
     Raises:
         UnreadableError: the question has no such label.
     """
     if not isinstance(output, LabelScores) or not isinstance(question, LabelsInput):
         return None
-    count = len(output.probabilities)
+    count, wanted = len(output.probabilities), asked.label
     if wanted is not None and not 0 <= wanted < count:
         raise UnreadableError(f"there is no label {wanted}, only {count}", is_permanent=True)
     if wanted is not None:
         return wanted
-    label = output.probabilities.index(max(output.probabilities))
-    if question.parents:
-        label = -1
-        while children := [index for index, parent in enumerate(question.parents) if parent == label]:
-            label = max(children, key=output.probabilities.__getitem__)
-    return label
+    if not question.parents:
+        return output.probabilities.index(max(output.probabilities))
+    return likeliest_path(question.parents, output.probabilities, has_leaves_only=asked.has_leaves_only)[-1]
 
 
 def _score(output: Contract, label: int | None) -> float:

@@ -16,12 +16,12 @@ def text(*weights: float) -> ExplainedContent:
     for word, weight in zip(TEXT.split(), weights, strict=True):
         start = TEXT.index(word, start)
         words.append(WordWeight(start=start, end=start + len(word), weight=weight))
-    return ExplainedContent(Modality.TEXT, None, None, ContentWeights(text=TEXT, words=tuple(words)))
+    return ExplainedContent(Modality.TEXT, None, TEXT, None, ContentWeights(text=TEXT, words=tuple(words)))
 
 
 def picture(heat: list[list[float]], fit: Fit = Fit.STRETCHED) -> ExplainedContent:
     weights = ContentWeights(heat=tuple(map(tuple, heat)), fit=fit, size=(400, 200))
-    return ExplainedContent(Modality.IMAGE, "a.png", None, weights)
+    return ExplainedContent(Modality.IMAGE, "a.png", None, None, weights)
 
 
 def test_the_strongest_words_come_first_and_weak_ones_not_at_all() -> None:

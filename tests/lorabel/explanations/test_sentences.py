@@ -17,7 +17,7 @@ WORDS = (
 
 
 def text(share: float | None = None) -> ExplainedContent:
-    return ExplainedContent(Modality.TEXT, None, share, ContentWeights(text=TEXT, words=WORDS))
+    return ExplainedContent(Modality.TEXT, None, TEXT, share, ContentWeights(text=TEXT, words=WORDS))
 
 
 def region(label: str, *near: tuple[str, float]) -> ExplainedRegion:
@@ -30,7 +30,7 @@ def test_words_for_and_against_an_answer_are_told_with_their_weights() -> None:
 
 
 def test_shares_are_told_where_a_task_has_several_contents() -> None:
-    picture = ExplainedContent(Modality.IMAGE, "a.png", 0.7, ContentWeights(heat=((1.0,),)))
+    picture = ExplainedContent(Modality.IMAGE, "a.png", None, 0.7, ContentWeights(heat=((1.0,),)))
     tag = TagExplanation("stars", score=4.04, contents=(picture, text(0.3)))
     (line,) = sentences([tag], [])
     assert line.startswith('stars: 4.0. Shares: image 70 %, text 30 %. For it: "fine day"')
