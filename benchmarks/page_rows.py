@@ -4,6 +4,7 @@ One project has half of the annotations, and the others share the rest. The rows
 here; the database copies them, and makes the annotations.
 """
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -70,6 +71,7 @@ SQLITE = {
     "as_json": "",
     "at": "strftime('%Y-%m-%d %H:%M:%f000', 'now', (30 * (n - :annotations)) || ' seconds')",
 }
+ALL_VISIBLE = "SELECT relallvisible = relpages FROM pg_class WHERE relname = 'annotation'"
 ANNOTATORS = 20
 # Of the first project: tasks that search has embedded, from which a rule removed something, that were accepted.
 EMBEDDED, DIMENSIONS = 20_000, 768
@@ -127,6 +129,10 @@ def fill(store: Store, projects: int, versions: int, annotations: int) -> None:
     _fill_first_project(store, projects, per_project)
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE" if store.is_sqlite else "VACUUM ANALYZE")
+        # What others still look at is not marked as visible to all; autovacuum would come again for it.
+        while not store.is_sqlite and not connection.exec_driver_sql(ALL_VISIBLE).scalar_one():
+            time.sleep(1.0)
+            connection.exec_driver_sql("VACUUM annotation")
 
 
 def _fill_first_project(store: Store, projects: int, newest_run: int) -> None:

@@ -39,8 +39,7 @@ def count(store: Store, project_id: int) -> Counts:
     with store.read() as session:
         return Counts(
             session.scalar(select(func.count(Annotation.id)).where(*usable)) or 0,
-            shown_predictions.by_version(session, project_id),
-            shown_predictions.by_base_models(session, project_id),
+            *shown_predictions.read(session, project_id),
         )
 
 

@@ -3,7 +3,8 @@
 In the field's words, prequential accuracy (test, then train).
 """
 
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, case, func, select
@@ -20,25 +21,40 @@ class Shown(NamedTuple):
     accepted: int = 0
 
 
-def by_version(session: Session, project_id: int) -> dict[str, Shown]:
-    """Name of a version, such as `p12.v3` -> what annotators did with its predictions, whatever head was theirs.
+class ShownInProject(NamedTuple):
+    """What annotators did with the predictions that they were shown.
+
+    Attributes:
+        by_version: name of a version, such as `p12.v3` -> with its predictions, whatever head was theirs.
+        base: with those that the base models made alone, without adapters and fitted heads.
+    """
+
+    by_version: dict[str, Shown]
+    base: Shown
+
+
+def read(session: Session, project_id: int) -> ShownInProject:
+    """Count the shown predictions of a project.
 
     Annotations whose prediction Label Studio has not told, and skipped tasks, do not count.
     """
-    shown: Counter[str] = Counter()
-    accepted: Counter[str] = Counter()
-    for name, shown_count, accepted_count in session.execute(_counts(project_id)):
-        shown[without_heads(name)] += shown_count
-        accepted[without_heads(name)] += accepted_count
-    return {name: Shown(shown[name], accepted[name]) for name in shown}
+    base = version_name(project_id, 0)
+    of_version: defaultdict[str, list[Shown]] = defaultdict(list)
+    of_base = []
+    for name, *counts in session.execute(_counts(project_id)):
+        of_version[without_heads(name)].append(Shown(*counts))
+        if name == base or name.startswith(f"{base}.r"):
+            of_base.append(Shown(*counts))
+    return ShownInProject({name: _sum(each) for name, each in of_version.items()}, _sum(of_base))
 
 
-def by_base_models(session: Session, project_id: int) -> Shown:
-    """As `by_version`, of predictions that the base models made alone, without adapters and fitted heads."""
-    name, version = version_name(project_id, 0), Annotation.prediction_version
-    is_base = (version == name) | version.startswith(f"{name}.r", autoescape=True)
-    rows = session.execute(_counts(project_id).where(is_base)).all()
-    return Shown(sum(row[1] for row in rows), sum(row[2] for row in rows))
+def by_version(session: Session, project_id: int) -> dict[str, Shown]:
+    """See `ShownInProject`."""
+    return read(session, project_id).by_version
+
+
+def _sum(each: Iterable[Shown]) -> Shown:
+    return Shown(*map(sum, zip(Shown(), *each, strict=True)))
 
 
 def _counts(project_id: int) -> Select[str | None, int, Any]:

@@ -31,9 +31,11 @@ def test_what_annotators_accepted_is_counted_by_version_whatever_the_head(store:
                     )
                 )
     with store.read() as session:
-        assert shown_predictions.by_version(session, 1) == {
+        by_version, base = shown_predictions.read(session, 1)
+        assert by_version == shown_predictions.by_version(session, 1)
+        assert by_version == {
             "p1.v3": Shown(5, 3),
             "p1.v0": Shown(2, 1),
             "of-another-model": Shown(1, 1),
         }
-        assert shown_predictions.by_base_models(session, 1) == Shown(2, 1)
+        assert base == Shown(2, 1)
