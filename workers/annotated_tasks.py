@@ -76,6 +76,7 @@ class AnnotatedTask:
         label_class: what tasks are balanced by.
         space: of the features; empty without features.
         written_at: when the features were computed; None without features.
+        unreadable_at: when the model server could not read it; None if it could, or was not asked.
         example: the features and the target; None without features.
         most_windows: the most windows whose features the task may have, see `_count_windows`.
     """
@@ -89,6 +90,7 @@ class AnnotatedTask:
     label_class: Hashable = None
     space: str = ""
     written_at: datetime | None = None
+    unreadable_at: datetime | None = None
     example: Example | None = None
     most_windows: int = 0
 
@@ -117,6 +119,10 @@ class AnnotatedTask:
         """What the model is asked for the features; None if it need not be asked."""
         return None if self.question is None else FeaturesInput.of(self.question, self.target)
 
+    def is_unreadable(self, at: datetime) -> bool:
+        """Whether the model server could not read it a short while ago."""
+        return self.unreadable_at is not None and not task_features.is_asked_again(self.unreadable_at, at)
+
     @property
     def is_usable(self) -> bool:
         """Whether a head can learn from the task, once there are features."""
@@ -124,8 +130,10 @@ class AnnotatedTask:
 
     def with_row(self, row: TaskFeatures) -> "AnnotatedTask":
         """Return the task with its features, and without its contents, which may be large."""
-        if row.reason is not None or self.question is None:
+        if self.question is None:
             return self
+        if row.reason is not None:
+            return replace(self, unreadable_at=row.written_at)
         question = self.question
         if not isinstance(question, IN_TEXTS):  # spans are found by their place in the text
             contents = tuple(

@@ -81,10 +81,12 @@ def collect_features(
 def _collect(services: Services, project: Project, problem: Problem, annotated: AnnotatedTasks) -> Collected:
     tag = problem.from_name
     tasks = annotated.chosen(problem, services.settings.head_max_tasks)
-    without = {task_id: task for task_id, task in tasks.items() if task.example is None}
+    at = now()
+    without = {
+        task_id: task for task_id, task in tasks.items() if task.example is None and not task.is_unreadable(at)
+    }
     with services.store.look_up() as session:
         rows = task_features.read(session, project.id, tag, list(without))
-    at = now()
     usable = {
         task_id: without[task_id].with_row(row)
         for task_id, row in rows.items()

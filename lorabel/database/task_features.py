@@ -56,7 +56,12 @@ def is_usable(row: TaskFeatures | None, question: str, at: datetime) -> bool:
     """Whether a row answers a question, also by saying that the task could not be read a short while ago."""
     if row is None or row.question != question:
         return False
-    return row.reason is None or at - row.written_at < RETRY_AFTER
+    return row.reason is None or not is_asked_again(row.written_at, at)
+
+
+def is_asked_again(unreadable_at: datetime, at: datetime) -> bool:
+    """Whether the model server is asked again about a task that could not be read."""
+    return at - unreadable_at >= RETRY_AFTER
 
 
 def as_features(row: TaskFeatures) -> Features:

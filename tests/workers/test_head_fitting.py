@@ -254,20 +254,6 @@ def test_features_wait_for_a_model_server_that_is_down(
     assert head_file(services) == expected
 
 
-def test_a_picture_that_cannot_be_read_leaves_out_its_task(
-    services: Services, model_server: FakeModelServer, expected: bytes
-) -> None:
-    unreadable = [submitted(20, "red"), submitted(21, "blue")]
-    unreadable[0]["task"]["data"] = {"image": "http://pictures.test/broken-red.png"}
-    unreadable[1]["task"]["data"] = {"image": "http://pictures.test/forbidden-blue.png"}
-    fit(services, *HISTORY, *unreadable)
-    assert head_file(services) == expected and not is_due(services)
-    rows = len(model_server.rows)
-    fit(services, submitted(30, "red"), deletion(30))
-    asked = [row.input["contents"][0]["media"]["url"] for row in model_server.rows[rows:]]
-    assert not any("broken" in url or "forbidden" in url for url in asked), "asked again a moment later"
-
-
 def test_features_are_computed_once_for_each_task(services: Services, model_server: FakeModelServer) -> None:
     for events in (REMAINING, [submitted(11, "blue")], [updated(11, "red", 9)]):
         fit(services, *events)
