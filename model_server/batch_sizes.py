@@ -4,8 +4,6 @@ import logging
 import math
 import time
 
-import torch
-
 from lorabel.families.base import Family
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import Priority
@@ -37,10 +35,12 @@ class BatchSizes:
 
     Args:
         max_batch: most rows per forward pass. The attribute is lower while the device lacks memory.
+        threads: torch's threads in the device's thread. Other threads have numbers of their own.
     """
 
-    def __init__(self, max_batch: int, metrics: Metrics) -> None:
+    def __init__(self, max_batch: int, threads: int, metrics: Metrics) -> None:
         self.max_batch = self._setting = max_batch
+        self._threads = threads
         self._metrics, self._full_batches = metrics, 0
         self._metrics.max_batch.set(max_batch)
         # By family: seconds per row on the device. Where cores compute rows of their own: seconds per row of
@@ -76,7 +76,7 @@ class BatchSizes:
 
     def learn(self, family: Family, rows: int, seconds: float) -> None:
         """Remember what a batch took on the device. Called by the device's thread."""
-        name, threads = family.name, torch.get_num_threads()
+        name, threads = family.name, self._threads
         if not self._divides(family):
             _average(self.row_s, name, seconds / rows)
         elif rows >= threads:
@@ -94,7 +94,7 @@ class BatchSizes:
         """
         if not self._divides(family):
             return _rows(batch_s, self.row_s.get(family.name, batch_s))
-        threads = torch.get_num_threads()
+        threads = self._threads
         shared_s, divided_s = self._shared_s.get(family.name, batch_s), self._divided_s.get(family.name)
         if self._is_worth_dividing(family, batch_s):
             return max(threads, _rows(batch_s, shared_s if divided_s is None else divided_s / threads))
@@ -102,7 +102,7 @@ class BatchSizes:
 
     def _divides(self, family: Family) -> bool:
         """Whether a batch of enough rows is divided among the cores."""
-        may_divide = family.divides_rows and 1 < torch.get_num_threads() <= (family.most_rows or self.max_batch)
+        may_divide = family.divides_rows and 1 < self._threads <= (family.most_rows or self.max_batch)
         return may_divide and family.device.type == "cpu"
 
     def _is_worth_dividing(self, family: Family, batch_s: float) -> bool:

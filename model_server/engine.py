@@ -83,12 +83,12 @@ class Engine:
         settings: Settings | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        self.sizes = BatchSizes(max_batch, metrics)
+        cores, self._torch_threads = os.cpu_count() or 1, torch.get_num_threads()
+        self.sizes = BatchSizes(max_batch, self._torch_threads, metrics)
         self.family_pool, self._heads = family_pool, heads
         self._files, self._metrics, self._waiting = files, metrics, WaitingRows(max_waiting, metrics)
         self._lock = threading.Lock()
         self._on_failure, self._has_failed = on_failure, False
-        cores, self._torch_threads = os.cpu_count() or 1, torch.get_num_threads()
         self._in_progress: Counter[int] = Counter()
         self._to_fetch: defaultdict[int, FairQueue[Row]] = defaultdict(FairQueue)
         self._to_prepare: FairQueue[Row] = FairQueue()

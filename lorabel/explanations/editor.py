@@ -20,6 +20,7 @@ from lorabel.explanations.explanation import ExplainedContent, TagExplanation, e
 from lorabel.explanations.marks import places_of, words_of
 from lorabel.explanations.nearest_tasks import AnnotatedHit, nearest_known
 from lorabel.explanations.sentences import sentences
+from lorabel.inference import requests
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import PredictionCaller
@@ -136,7 +137,7 @@ class EditorExplanations:
         ]
         if regions:
             return EditorExplanation(regions, Outcome.WRITTEN)
-        is_late = bool(failures) and monotonic() >= caller.deadline
+        is_late = bool(failures) and caller.deadline - monotonic() < requests.MIN_TIME_S
         return EditorExplanation((), Outcome.LATE if is_late else Outcome.FAILED if failures else Outcome.EMPTY)
 
     def _nearest(

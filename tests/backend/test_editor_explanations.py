@@ -205,11 +205,15 @@ def test_an_error_of_ours_costs_no_prediction(
     assert "RuntimeError: a fault" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("explain_max_s", "wait_s"),
+    [(0.2, 0.25), (0.04, 0.0)],  # the second is too little to ask the model server at all
+)
 def test_an_explanation_that_takes_too_long_is_left_out(
-    client: FlaskClient, explain_in: Any, model_server: FakeModelServer
+    client: FlaskClient, explain_in: Any, model_server: FakeModelServer, explain_max_s: float, wait_s: float
 ) -> None:
-    services = explain_in("textarea", explain_max_s=0.2)
-    model_server.wait_s = 0.25
+    services = explain_in("textarea", explain_max_s=explain_max_s)
+    model_server.wait_s = wait_s
     (by_tag,) = regions(client, TEXT, text_task(5))
     assert [*by_tag] == ["label"]
     assert counted(services) == {"late": 1.0}

@@ -1,11 +1,9 @@
 """How many rows may be computed together."""
 
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
-import torch
 from prometheus_client import CollectorRegistry
 
 from lorabel.families.cache import FeatureCache
@@ -17,19 +15,16 @@ from model_server.rows import Row
 from tests.model_server.fake_engine import FakeFamily
 
 
-@pytest.fixture
-def sizes() -> BatchSizes:
-    sizes = BatchSizes(32, Metrics(CollectorRegistry()))
+def with_threads(threads: int) -> BatchSizes:
+    """Sizes of a device whose thread computes with so many of torch's threads, after a person has asked."""
+    sizes = BatchSizes(32, threads, Metrics(CollectorRegistry()))
     sizes.note_person()
     return sizes
 
 
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture
+def sizes() -> BatchSizes:
+    return with_threads(2)
 
 
 def first_row(family: FakeFamily, priority: Priority) -> Row:
@@ -69,18 +64,16 @@ def test_rows_that_take_longer_than_a_batch_may_are_computed_one_on_each_core(si
     assert sizes.most(first_row(divided, Priority.BULK)) == 2, "the cores may be free again"
 
 
-def test_rows_are_not_taken_for_divided_where_there_are_more_cores_than_rows_go_through_the_model(
-    sizes: BatchSizes,
-) -> None:
-    torch.set_num_threads(4)
+def test_rows_are_not_taken_for_divided_where_there_are_more_cores_than_rows_go_through_the_model() -> None:
+    sizes = with_threads(4)
     family = FakeFamily(divides_rows=True, most_rows=3)
     sizes.learn(cast(Any, family), 1, 0.7 * BACKGROUND_BATCH_S)
     assert sizes.most(first_row(family, Priority.BULK)) == 1
 
 
-def test_fewer_rows_than_cores_count_as_shared_by_all_cores(sizes: BatchSizes) -> None:
+def test_fewer_rows_than_cores_count_as_shared_by_all_cores() -> None:
     """Before, they counted as one on each core, and as a single row that others are compared with."""
-    torch.set_num_threads(16)
+    sizes = with_threads(16)
     family = FakeFamily(divides_rows=True)
     row = first_row(family, Priority.BULK)
     sizes.learn(cast(Any, family), 1, 0.19 * BACKGROUND_BATCH_S)
@@ -92,8 +85,8 @@ def test_fewer_rows_than_cores_count_as_shared_by_all_cores(sizes: BatchSizes) -
         sizes.learn(cast(Any, family), rows, rows * 0.19 * BACKGROUND_BATCH_S)
 
 
-def test_the_first_divided_batch_takes_no_longer_than_it_may_if_dividing_is_of_no_use(sizes: BatchSizes) -> None:
-    torch.set_num_threads(4)
+def test_the_first_divided_batch_takes_no_longer_than_it_may_if_dividing_is_of_no_use() -> None:
+    sizes = with_threads(4)
     family = FakeFamily(divides_rows=True)
     sizes.learn(cast(Any, family), 1, 0.1 * BACKGROUND_BATCH_S)
     assert sizes.most(first_row(family, Priority.BULK)) in (9, 10)

@@ -8,6 +8,7 @@ import torch
 
 from lorabel.contracts import LabelScores, LabelsInput
 from lorabel.families.base import Fetch
+from lorabel.inference.messages import Priority
 from tests.model_server.fake_engine import TIMEOUT_S, FakeFamily, make_engine, row, submit
 
 THREADS = 3
@@ -41,3 +42,15 @@ def test_a_row_is_prepared_on_one_core_and_computed_on_all() -> None:
     submit(engine, [row(3)])[0].result(TIMEOUT_S)
     engine.close()
     assert (family.preparing_threads, family.device_threads) == (1, THREADS)
+
+
+def test_as_many_divided_rows_are_prepared_ahead_as_batches_may_have() -> None:
+    """Before, threads that prepare, with one of torch's threads each, took no family for one that divides rows:
+    three rows were prepared ahead, and batches had no more."""
+    family = FakeFamily(divides_rows=True, row_s=0.02)
+    family.open.set()
+    engine = make_engine(family)
+    for future in submit(engine, [row(3) for _ in range(60)], priority=Priority.BULK):
+        future.result(TIMEOUT_S)
+    engine.close()
+    assert family.sizes.count(8) >= 4, "max_batch"
