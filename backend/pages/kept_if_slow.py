@@ -17,7 +17,9 @@ from lorabel.database.tables import now
 
 # What is found out in less time is found out each time.
 QUICK_S = 0.1
-LIFETIME_S = 10.0
+# While somebody looks, it is found out anew so often that this takes a hundredth of the time, if it is quick enough:
+# pages that are asked for meanwhile are slower.
+RENEWED_SHARE, MOST_LIFETIME_S = 0.01, 30.0
 # An older value is found out anew before it is shown: much may have changed since somebody looked.
 OLDEST = timedelta(seconds=60)
 CLOSE_TIMEOUT_S = 5.0
@@ -47,10 +49,12 @@ class KeptIfSlow(Generic[K, V]):
             return kept.value
         began_at = time.monotonic()
         value = self._find(key)
-        if time.monotonic() - began_at > QUICK_S:
+        took_s = time.monotonic() - began_at
+        if took_s > QUICK_S:
+            lifetime_s = min(took_s / RENEWED_SHARE, MOST_LIFETIME_S)
             with self._lock:
                 self._slow[key] = Snapshot(
-                    lambda: self._find(key), LIFETIME_S, f"{self._name} of {key}", Taken(value, now())
+                    lambda: self._find(key), lifetime_s, f"{self._name} of {key}", Taken(value, now())
                 )
         return value
 
