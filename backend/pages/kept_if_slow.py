@@ -17,7 +17,7 @@ from lorabel.database.tables import now
 
 # What is found out in less time is found out each time.
 QUICK_S = 0.1
-# While somebody looks, it is found out anew so often that this takes a hundredth of the time, if it is quick enough:
+# While somebody looks, another is found out anew so often that this takes a hundredth of the time, or more often:
 # pages that are asked for meanwhile are slower.
 RENEWED_SHARE, MOST_LIFETIME_S = 0.01, 30.0
 # An older value is found out anew before it is shown: much may have changed since somebody looked.
