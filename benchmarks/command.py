@@ -4,6 +4,8 @@
     python -m benchmarks --only throughput --seconds 10       one subject
     python -m benchmarks --docs                               the table into docs/performance.md as well
 
+With `--docs --only ...` the other subjects stay in the table as they were measured before, each with its machine.
+
 The exit status is 1 if a subject breaks off. A missed goal is named in the table and does not change the status.
 """
 
@@ -33,14 +35,14 @@ def main() -> int:
     sections = []
     for name in options.only or subjects.names():
         print(f"{subjects.title(name)} ...", file=sys.stderr, flush=True)
-        sections.append(_measure(name, plan))
+        sections.append(_measure(name, plan, described))
     print(report.text(described, sections))
     (folder / "figures.json").write_text(report.as_json(described, sections))
     (folder / "figures.md").write_text(report.markdown(described, sections))
     picture.draw(described, sections, folder / "figures.png")
     print(f"written to {folder}: figures.json, figures.md, figures.png")
     if options.docs:
-        documents.write(described, sections, folder)
+        documents.write(described, sections)
     return 1 if any(section.error for section in sections) else 0
 
 
@@ -60,7 +62,7 @@ def _parse(names: list[str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(name: str, plan: Plan) -> Section:
+def _measure(name: str, plan: Plan, described: machine.Machine) -> Section:
     """Measure a subject. If it breaks off, its section has the error and the others are still measured."""
     started = time.monotonic()
     try:
@@ -68,4 +70,4 @@ def _measure(name: str, plan: Plan) -> Section:
     except Exception as broken:
         log.exception("%s broke off", name)
         rows, error = (), f"{type(broken).__name__}: {broken}"
-    return Section(name, subjects.title(name), rows, time.monotonic() - started, error)
+    return Section(name, subjects.title(name), rows, time.monotonic() - started, error, described.line)

@@ -1,4 +1,6 @@
-"""Writes the table in docs/performance.md. The page has a table for each kind of device, in a place like this:
+"""Writes the table in docs/performance.md, beside what earlier runs have measured of other subjects.
+
+The page has a table for each kind of device, in a place like this:
 
 <!-- bench: cpu -->
 ...
@@ -6,11 +8,9 @@
 """
 
 import re
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks import report
+from benchmarks import picture, report
 from benchmarks.machine import ROOT, Machine
 from benchmarks.rows import Section
 
@@ -18,16 +18,20 @@ DOCS = ROOT / "docs"
 PAGE = DOCS / "performance.md"
 
 
-def write(machine: Machine, sections: Sequence[Section], folder: Path) -> None:
-    """Write the table into the page, and JSON and picture beside it (`bench-cpu.json`, `pictures/bench-cpu.png`).
-
-    Args:
-        folder: has the files `figures.json` and `figures.png`.
-    """
+def write(machine: Machine, sections: Sequence[Section]) -> None:
+    """Write the table into the page, and `bench-cpu.json` and `pictures/bench-cpu.png` beside it."""
     name = f"bench-{machine.device}"
-    PAGE.write_text(fill_in(PAGE.read_text(), machine.device, report.markdown(machine, sections)))
-    shutil.copy(folder / "figures.json", DOCS / f"{name}.json")
-    shutil.copy(folder / "figures.png", DOCS / "pictures" / f"{name}.png")
+    former = DOCS / f"{name}.json"
+    together = merged(report.from_json(former.read_text()) if former.exists() else [], sections)
+    PAGE.write_text(fill_in(PAGE.read_text(), machine.device, report.markdown(machine, together)))
+    former.write_text(report.as_json(machine, together))
+    picture.draw(machine, together, DOCS / "pictures" / f"{name}.png")
+
+
+def merged(former: Sequence[Section], new: Sequence[Section]) -> list[Section]:
+    """The former sections without those that there are new ones of, and the new ones, by subject."""
+    sections = {section.subject: section for section in [*former, *new]}
+    return [section for _, section in sorted(sections.items())]
 
 
 def fill_in(page: str, device: str, table: str) -> str:

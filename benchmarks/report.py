@@ -25,9 +25,11 @@ def text(machine: Machine, sections: Sequence[Section]) -> str:
 
 
 def markdown(machine: Machine, sections: Sequence[Section]) -> str:
+    """The tables. A subject of another run has the machine and commit of that run."""
     lines = [f"{machine.line}."]
     for section in sections:
         lines += ["", f"**{section.title}**", ""]
+        lines += [f"{section.machine}.", ""] if section.machine not in ("", machine.line) else []
         if section.rows:
             lines += [_line(HEAD), _line(["---"] * len(HEAD)), *(_line(_cells(row)) for row in section.rows)]
         lines += ["", f"Broke off: {section.error}"] if section.error else []
@@ -37,6 +39,18 @@ def markdown(machine: Machine, sections: Sequence[Section]) -> str:
 def as_json(machine: Machine, sections: Sequence[Section]) -> str:
     records = [asdict(section) | {"rows": [_record(row) for row in section.rows]} for section in sections]
     return json.dumps({"machine": asdict(machine), "sections": records}, indent=1) + "\n"
+
+
+def from_json(text: str) -> list[Section]:
+    """The sections of `as_json`."""
+    record = json.loads(text)
+    first = Machine(**record["machine"]).line
+    return [
+        Section(
+            **section | {"machine": section.get("machine") or first, "rows": tuple(map(_row, section["rows"]))}
+        )
+        for section in record["sections"]
+    ]
 
 
 def summary(sections: Sequence[Section]) -> str:
@@ -70,6 +84,11 @@ def _goal(goal: Goal | None) -> str:
 
 def _record(row: Row) -> dict[str, Any]:
     return asdict(row) | {"is_met": row.is_met}
+
+
+def _row(record: dict[str, Any]) -> Row:
+    fields = {name: value for name, value in record.items() if name != "is_met"}
+    return Row(**fields | {"goal": record["goal"] and Goal(**record["goal"])})
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -49,13 +49,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one subject; `error` is why it broke off, if it did."""
+    """The rows of one subject.
+
+    Args:
+        error: why it broke off, if it did.
+        machine: `Machine.line` of the run that measured it; empty: of this one.
+    """
 
     subject: str
     title: str
     rows: tuple[Row, ...]
     seconds: float
     error: str | None = None
+    machine: str = ""
 
 
 def row_of(name: str, samples: Sequence[float], unit: str, goal: Goal | None = None, note: str = "") -> Row:

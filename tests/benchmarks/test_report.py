@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,16 @@ def test_json_has_machine_rows_spread_goals_and_whether_they_are_met() -> None:
         "note": "",
         "is_met": False,
     }
+
+
+def test_sections_are_read_back_and_only_those_measured_anew_are_replaced() -> None:
+    former = report.from_json(report.as_json(MACHINE, SECTIONS))
+    assert [replace(section, machine="") for section in former] == list(SECTIONS)
+    new = replace(SPEED, rows=SPEED.rows[:1], machine="another machine")
+    together = documents.merged(former, [new])
+    assert {section.subject: section for section in together} == {SPEED.subject: new, BROKEN.subject: former[1]}
+    page = report.markdown(MACHINE, together)
+    assert "another machine." in page and page.count(MACHINE.line) == 1
 
 
 @pytest.mark.parametrize(
