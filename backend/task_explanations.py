@@ -1,21 +1,22 @@
 """Why the model answers about a task as it does: what carried the answer, and the nearest annotated tasks."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from socket import socket
 from time import monotonic
 
 from backend.services import Services, explanation_slot
 from lorabel.database import projects
 from lorabel.database.tables import Project
-from lorabel.errors import LorabelError, ModelServerBusyError, NotFoundError
-from lorabel.explanations.explanation import TagExplanation, explain
+from lorabel.errors import LorabelError, ModelServerBusyError, NotFoundError, RedactionError
+from lorabel.explanations.explanation import ExplainedContent, TagExplanation, explain
 from lorabel.explanations.nearest_tasks import LOOKED_THROUGH, annotated_hits
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import PredictionCaller
 from lorabel.problems.base import TaskData
+from lorabel.redaction import Redactor
 from lorabel.search.searcher import task_links
 
 # So many of the nearest annotated tasks are shown.
@@ -85,9 +86,25 @@ def explain_task(
         services.model_client, project.id, Priority.BULK, deadline, lambda: is_disconnected(client)
     )
     with explanation_slot(services):
-        tags = explain(model, data, resolve, caller, label)
+        tags = [_masked(tag, services.redactor) for tag in explain(model, data, resolve, caller, label)]
         nearest, reason = _nearest(services, project, task_id)
     return TaskExplanation(project, task_id, data, model.version, tags, nearest, reason)
+
+
+def _masked(tag: TagExplanation, redactor: Redactor) -> TagExplanation:
+    """Without personal data: a text may be in a file, or in base64, of which a task's masked data have nothing."""
+    return replace(tag, contents=tuple(_masked_content(content, redactor) for content in tag.contents))
+
+
+def _masked_content(content: ExplainedContent, redactor: Redactor) -> ExplainedContent:
+    if content.weights.text is None:
+        return content
+    try:
+        changed = {"text": redactor.masked(content.weights.text)}  # as long as before, so words keep their places
+    except RedactionError as error:
+        nothing = content.weights.model_copy(update={"text": None, "words": ()})
+        return replace(content, weights=nothing, reason=str(error))
+    return replace(content, weights=content.weights.model_copy(update=changed))
 
 
 def _nearest(services: Services, project: Project, task_id: int) -> tuple[list[NearTask], str | None]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert, select, text
+from sqlalchemy import Connection, insert, select, text
 
 from lorabel.contracts import Content, EmbedInput, Modality
 from lorabel.database import label_error_reports, rules, task_embeddings
@@ -71,7 +71,8 @@ SQLITE = {
     "as_json": "",
     "at": "strftime('%Y-%m-%d %H:%M:%f000', 'now', (30 * (n - :annotations)) || ' seconds')",
 }
-ALL_VISIBLE = "SELECT relallvisible = relpages FROM pg_class WHERE relname = 'annotation'"
+ALL_VISIBLE = "SELECT relallvisible = relpages FROM pg_class WHERE oid = 'annotation'::regclass"
+MOST_VACUUMS = 60
 ANNOTATORS = 20
 # Of the first project: tasks that search has embedded, from which a rule removed something, that were accepted.
 EMBEDDED, DIMENSIONS = 20_000, 768
@@ -129,10 +130,18 @@ def fill(store: Store, projects: int, versions: int, annotations: int) -> None:
     _fill_first_project(store, projects, per_project)
     with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE" if store.is_sqlite else "VACUUM ANALYZE")
-        # What others still look at is not marked as visible to all; autovacuum would come again for it.
-        while not store.is_sqlite and not connection.exec_driver_sql(ALL_VISIBLE).scalar_one():
-            time.sleep(1.0)
-            connection.exec_driver_sql("VACUUM annotation")
+        if not store.is_sqlite:
+            _make_visible(connection)
+
+
+def _make_visible(connection: Connection) -> None:
+    """What others still look at is not marked as visible to all; autovacuum would come again for it."""
+    for _ in range(MOST_VACUUMS):
+        if connection.exec_driver_sql(ALL_VISIBLE).scalar_one():
+            return
+        time.sleep(1.0)
+        connection.exec_driver_sql("VACUUM annotation")
+    raise RuntimeError(f"an older transaction is open: annotations are not visible to all after {MOST_VACUUMS} s")
 
 
 def _fill_first_project(store: Store, projects: int, newest_run: int) -> None:

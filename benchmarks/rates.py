@@ -38,16 +38,16 @@ def tasks_per_second(requests: Sequence[Request], begin_s: float, end_s: float) 
 
 def median_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> list[float]:
     """The median latency in each window; a window without an answer has no figure."""
-    return [statistics.median(latencies) for latencies in _latencies_ms(requests, begin_s, end_s) if latencies]
+    return [statistics.median(latencies) for latencies in latencies_ms(requests, begin_s, end_s) if latencies]
 
 
 def p99_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> float:
     """The 99th percentile of the latencies in all windows."""
-    windows = _latencies_ms(requests, begin_s, end_s)
+    windows = latencies_ms(requests, begin_s, end_s)
     return percentile([latency for latencies in windows for latency in latencies], 0.99)
 
 
-def _latencies_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> list[list[float]]:
+def latencies_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> list[list[float]]:
     """The latencies in each window."""
     windows: list[list[float]] = [[] for _ in range(WINDOWS)]
     for request in requests:

@@ -17,8 +17,8 @@ from lorabel.database.tables import now
 
 # What is found out in less time is found out each time.
 QUICK_S = 0.1
-# While somebody looks, another is found out anew so often that this takes a hundredth of the time, or more often:
-# pages that are asked for meanwhile are slower.
+# Seconds after which a value is found anew: so many that finding takes this share of the time, but at most those.
+# Pages that are asked for meanwhile are slower.
 RENEWED_SHARE, MOST_LIFETIME_S = 0.01, 30.0
 # An older value is found out anew before it is shown: much may have changed since somebody looked.
 OLDEST = timedelta(seconds=60)
@@ -51,11 +51,9 @@ class KeptIfSlow(Generic[K, V]):
         value = self._find(key)
         took_s = time.monotonic() - began_at
         if took_s > QUICK_S:
-            lifetime_s = min(took_s / RENEWED_SHARE, MOST_LIFETIME_S)
+            first = Taken(value, now(), took_s)
             with self._lock:
-                self._slow[key] = Snapshot(
-                    lambda: self._find(key), lifetime_s, f"{self._name} of {key}", Taken(value, now())
-                )
+                self._slow[key] = Snapshot(lambda: self._find(key), _lifetime_s, f"{self._name} of {key}", first)
         return value
 
     def close(self) -> None:
@@ -63,3 +61,7 @@ class KeptIfSlow(Generic[K, V]):
         with self._lock:
             for snapshot in self._slow.values():
                 snapshot.close(CLOSE_TIMEOUT_S)
+
+
+def _lifetime_s(took_s: float) -> float:
+    return min(took_s / RENEWED_SHARE, MOST_LIFETIME_S)

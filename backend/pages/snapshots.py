@@ -16,10 +16,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Taken(Generic[T]):
-    """A value and when it was found."""
+    """A value, when it was found, and in how many seconds."""
 
     value: T
     at: datetime
+    took_s: float
 
 
 class Snapshot(Generic[T]):
@@ -27,12 +28,18 @@ class Snapshot(Generic[T]):
 
     Args:
         load: finds the value. An exception is logged, and the old value stays.
-        lifetime_s: a younger value is not renewed.
+        lifetime_s: a younger value is not renewed. A function gets the seconds in which the value was found.
         name: for the log.
         first: a value that was found just now.
     """
 
-    def __init__(self, load: Callable[[], T], lifetime_s: float, name: str, first: Taken[T] | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], T],
+        lifetime_s: float | Callable[[float], float],
+        name: str,
+        first: Taken[T] | None = None,
+    ) -> None:
         self._load, self._lifetime_s, self._name = load, lifetime_s, name
         self._taken = first
         self._started_at = None if first is None else time.monotonic()
@@ -74,7 +81,12 @@ class Snapshot(Generic[T]):
             self._condition.wait_for(lambda: not self._is_loading, timeout_s)
 
     def _is_old(self) -> bool:
-        return self._started_at is None or time.monotonic() - self._started_at > self._lifetime_s
+        if self._started_at is None:
+            return True
+        lifetime_s = self._lifetime_s
+        if callable(lifetime_s):
+            lifetime_s = lifetime_s(self._taken.took_s) if self._taken else 0.0
+        return time.monotonic() - self._started_at > lifetime_s
 
     def _start_if(self, is_wanted: bool) -> None:
         if is_wanted and not self._is_loading and not self._is_closed:
@@ -83,8 +95,10 @@ class Snapshot(Generic[T]):
 
     def _run(self) -> None:
         taken = None
+        began_at = time.monotonic()
         try:
-            taken = Taken(self._load(), now())
+            value = self._load()
+            taken = Taken(value, now(), time.monotonic() - began_at)
         except Exception:
             log.exception("%s cannot be found out", self._name)
         with self._condition:

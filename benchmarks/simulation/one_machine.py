@@ -61,7 +61,7 @@ def calibrated(figures: Mapping[str, float]) -> OneMachine:
 
 def name_of(clients: int, tasks: int) -> str:
     start = f"served, {clients} client{'s' if clients > 1 else ''}"
-    return start if tasks == 1 else f"{start}, {tasks} tasks a request"
+    return start if tasks == 1 else f"{start}, {tasks} tasks a request, no person asks"
 
 
 def compare(figures: Mapping[str, float], loads: Sequence[tuple[int, int]] = LOADS) -> Iterator[Compared]:

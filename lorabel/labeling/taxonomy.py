@@ -59,8 +59,8 @@ class Taxonomy:
         Returns:
             The label that the path ends at, and the probability that the whole path is right.
         """
-        path = likeliest_path(self.parents, output.probabilities, has_leaves_only=self.has_leaves_only)
-        return path[-1] if path else TOP, math.prod(output.probabilities[index] for index in path)
+        path = likeliest_path(self._below, output.probabilities, has_leaves_only=self.has_leaves_only)
+        return path[-1], math.prod(output.probabilities[index] for index in path)
 
     def path_probabilities(self, output: LabelScores) -> list[float]:
         """For each label, the probability that the right path goes through it."""
@@ -142,35 +142,40 @@ class Taxonomy:
     @cached_property
     def _below(self) -> Mapping[int, tuple[int, ...]]:
         """For each label that has labels directly below it, and for TOP, these labels."""
-        return _below(self.parents)
+        return labels_below(self.parents)
 
 
-def likeliest_path(
-    parents: Sequence[int], probabilities: Sequence[float], *, has_leaves_only: bool
-) -> tuple[int, ...]:
-    """Follow the most probable label of each level, as far as it is more probable than not.
-
-    There is always a label of the first level.
+def labels_below(parents: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
+    """For each label that has labels directly below it, and for TOP, these labels, in their order.
 
     Args:
         parents: of each label, as in `LabelsInput`.
+    """
+    children: dict[int, list[int]] = {}
+    for index, parent in enumerate(parents):
+        children.setdefault(parent, []).append(index)
+    return {above: tuple(below) for above, below in children.items()}
+
+
+def likeliest_path(
+    below: Mapping[int, Sequence[int]], probabilities: Sequence[float], *, has_leaves_only: bool
+) -> tuple[int, ...]:
+    """Follow the most probable label of each level, as far as it is more probable than not.
+
+    There is always a label of the first level, if there is such a level.
+
+    Args:
+        below: see `labels_below`.
         probabilities: of each label, given the label above it.
         has_leaves_only: whether the path goes down to a label with no label below.
 
     Returns:
         The indices of its labels, from the top.
     """
-    below, path = _below(parents), list[int]()
+    path: list[int] = []
     while children := below.get(path[-1] if path else TOP):
         best = max(children, key=probabilities.__getitem__)
         if path and not (has_leaves_only or probabilities[best] > LIKELIER_THAN_NOT):
             break
         path.append(best)
     return tuple(path)
-
-
-def _below(parents: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
-    children: dict[int, list[int]] = {}
-    for index, parent in enumerate(parents):
-        children.setdefault(parent, []).append(index)
-    return {above: tuple(below) for above, below in children.items()}

@@ -5,18 +5,16 @@
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Sequence
+
+from lorabel.labeling.taxonomy import labels_below
 
 SMALLEST_PROBABILITY = 1e-12
 
 
-def siblings(parents: Sequence[int]) -> list[list[int]]:
+def siblings(parents: Sequence[int]) -> list[tuple[int, ...]]:
     """Group the indices of the labels by their parent, in the order of the labels."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index, parent in enumerate(parents):
-        groups[parent].append(index)
-    return list(groups.values())
+    return list(labels_below(parents).values())
 
 
 def distributions(

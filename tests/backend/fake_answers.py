@@ -2,7 +2,7 @@
 
 import math
 
-from lorabel.contracts import Content
+from lorabel.contracts import Content, Modality
 from lorabel.explanation_contracts import ContentWeights, Explanation, ExplanationInput, Fit, WordWeight
 from lorabel.labeling.words import find_words
 from lorabel.mask_contracts import Mask, Masks, MasksInput
@@ -18,7 +18,7 @@ BOXES = Boxes(boxes=(Box(corners=(0.25, 0.25, 0.5, 0.75), label=0, probability=0
 def explained(question: ExplanationInput) -> Explanation:
     """The upper right of each picture speaks for the answer, and each word that names a label.
 
-    Each piece has its share of the same weights.
+    A file with a text says its name. Each piece has its share of the same weights.
     """
     texts = [texts[0] for texts in question.labels]
     if not texts:
@@ -30,15 +30,16 @@ def explained(question: ExplanationInput) -> Explanation:
     share = 1 / question.pieces
     contents = []
     for content in question.contents:
-        if content.text is None:
+        if content.modality != Modality.TEXT:
             heat = ((-share / 2, share), (0.0, 0.0))
             contents.append(ContentWeights(weight=share, heat=heat, fit=Fit.MIDDLE, size=EXPLAINED_SIZE))
             continue
+        text = shown_by(content)
         words = tuple(
-            WordWeight(start=start, end=end, weight=share * (content.text[start:end] in texts))
-            for start, end in find_words(content.text)
+            WordWeight(start=start, end=end, weight=share * (text[start:end] in texts))
+            for start, end in find_words(text)
         )
-        contents.append(ContentWeights(weight=3 * share, text=content.text, words=words))
+        contents.append(ContentWeights(weight=3 * share, text=text, words=words))
     return Explanation(label=label, score=SURE, contents=tuple(contents))
 
 

@@ -115,6 +115,20 @@ def test_words_of_another_text_that_begins_alike_are_not_marked(client: FlaskCli
     assert [*by_tag] == ["label"]
 
 
+@pytest.mark.parametrize("has_leaves_only", [True, False])
+def test_the_model_server_knows_whether_a_taxonomys_path_must_end_at_a_leaf(
+    client: FlaskClient, explain_in: Any, model_server: FakeModelServer, has_leaves_only: bool
+) -> None:
+    explain_in("textarea")
+    leaves_only = ' leafsOnly="true"' if has_leaves_only else ""
+    config = f"""<View><Text name="text" value="$text"/><TextArea name="lorabel_why" toName="text"/>
+<Taxonomy name="kind" toName="text"{leaves_only}><Choice value="blue"><Choice value="door"/></Choice>
+<Choice value="red"/></Taxonomy></View>"""
+    regions(client, config, text_task(5))
+    rows = explanation_rows(model_server)
+    assert rows and {row.input["has_leaves_only"] for row in rows} == {has_leaves_only}
+
+
 def test_nothing_is_explained_for_who_has_left(
     client: FlaskClient, explain_in: Any, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from lorabel.families.base import DigestOf, Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput, batches
-from lorabel.labeling.taxonomy import likeliest_path
+from lorabel.labeling.taxonomy import labels_below, likeliest_path
 from lorabel.labeling.words import find_words
 from lorabel.media.image import shown_size
 
@@ -286,7 +286,7 @@ def _label(question: Input, asked: ExplanationInput, output: Contract) -> int | 
     """The label that is explained; of a taxonomy where the predicted path ends. None for a rating.
 
     Raises:
-        UnreadableError: the question has no such label.
+        UnreadableError: the question has no such label, or its tree no top.
     """
     if not isinstance(output, LabelScores) or not isinstance(question, LabelsInput):
         return None
@@ -297,7 +297,11 @@ def _label(question: Input, asked: ExplanationInput, output: Contract) -> int | 
         return wanted
     if not question.parents:
         return output.probabilities.index(max(output.probabilities))
-    return likeliest_path(question.parents, output.probabilities, has_leaves_only=asked.has_leaves_only)[-1]
+    below = labels_below(question.parents)
+    path = likeliest_path(below, output.probabilities, has_leaves_only=asked.has_leaves_only)
+    if not path:
+        raise UnreadableError("no label is on the first level of the tree", is_permanent=True)
+    return path[-1]
 
 
 def _score(output: Contract, label: int | None) -> float:
