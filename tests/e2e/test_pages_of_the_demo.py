@@ -117,7 +117,9 @@ def test_the_pages_of_a_demo_with_real_models(
     assert "star" in text_of(browser, "h2")
     assert browser.find_elements(By.CSS_SELECTOR, ".heat svg .for")
     alike = [shapes[task_id] for task_id in tasks_shown(browser, ".near")]
-    assert sum(each.shape == "star" for each in alike) >= 4, alike
+    colour = shapes[star].colour
+    kin = [each for each in alike if each.shape == "star" or each.colour == colour]  # by chance a third or less
+    assert len(alike) >= 3 and len(kin) > 2 / 3 * len(alike), alike
     picture("explanation")
     assert faults == []
 
