@@ -53,7 +53,7 @@ class Section:
 
     Args:
         error: why it broke off, if it did.
-        machine: `Machine.line` of the run that measured it; empty: of this one.
+        machine: `Machine.line` of the run that measured the rows; empty: of the present run.
     """
 
     subject: str

@@ -35,7 +35,7 @@ class BatchSizes:
 
     Args:
         max_batch: most rows per forward pass. The attribute is lower while the device lacks memory.
-        threads: torch's threads in the device's thread. Other threads have numbers of their own.
+        threads: how many of torch's threads the device's thread computes with; threads that prepare have one.
     """
 
     def __init__(self, max_batch: int, threads: int, metrics: Metrics) -> None:

@@ -28,7 +28,7 @@ class Snapshot(Generic[T]):
 
     Args:
         load: finds the value. An exception is logged, and the old value stays.
-        lifetime_s: a younger value is not renewed. A function gets the seconds in which the value was found.
+        lifetime_s: a younger value is not renewed. The argument of a function is `Taken.took_s` of the value.
         name: for the log.
         first: a value that was found just now.
     """

@@ -73,7 +73,7 @@ def measure(plan: Plan) -> list[Row]:
         *_rows("bare endpoint", bare),
         row_of(
             "events a second, of the bare endpoint's",
-            [one.per_second / other.per_second for one, other in zip(ours, bare, strict=True)],
+            [turn.per_second / bare_turn.per_second for turn, bare_turn in zip(ours, bare, strict=True)],
             "x",
             OF_BARE,
         ),
