@@ -13,6 +13,7 @@ from typing import Any
 
 from lorabel.database.tables import ModelVersion, Project, TaskOutcome
 from lorabel.errors import LorabelError
+from lorabel.labeling import bit_masks
 from lorabel.labeling.redacted_bodies import RedactedBody
 from lorabel.labeling.regions import Region
 from lorabel.problems.base import Problem, TaskData
@@ -27,8 +28,9 @@ log = logging.getLogger(__name__)
 
 # Of a control tag's tested tasks at most so many are kept: in all versions the same ones, by a hash of the id.
 MOST_TASKS = 500
-# A longer answer, such as many drawn masks, is not kept; its value is. In characters of JSON.
-LONGEST_RESULT = 20_000
+# Of a longer answer, in characters of JSON, masks are kept with so many pixels on their longer side. If it is too
+# long nevertheless, only its value is kept.
+LONGEST_RESULT, MASK_SIDE = 20_000, 200
 
 
 def make_outcomes(
@@ -110,4 +112,21 @@ def _result(problem: Problem, output: Any, data: TaskData, body: RedactedBody) -
         return None
     kept = [{key: value for key, value in region.items() if key not in ("id", "score")} for region in regions]
     masked: list[Any] = body.of({"data": data, "predictions": [{"result": kept}]})["predictions"][0]["result"]
-    return masked if len(json.dumps(masked)) <= LONGEST_RESULT else None
+    if not _is_short(masked):
+        masked = [_coarse(region) for region in masked]
+    return masked if _is_short(masked) else None
+
+
+def _is_short(result: list[Any]) -> bool:
+    return len(json.dumps(result)) <= LONGEST_RESULT
+
+
+def _coarse(region: Region) -> Region:
+    """The region of a small picture, if it is a mask."""
+    if "rle" not in region.get("value", {}):
+        return region
+    size = region["original_width"], region["original_height"]
+    mask, _ = bit_masks.decode_small(region["value"]["rle"], *size, MASK_SIDE)
+    height, width = mask.shape
+    value = {**region["value"], "rle": bit_masks.encode(bit_masks.runs_of(mask))}
+    return {**region, "original_width": width, "original_height": height, "value": value}

@@ -19,6 +19,9 @@ from lorabel.database.version_comparisons import ChangedTask, TagComparison, Ver
 from lorabel.errors import BadRequestError
 from lorabel.label_studio.access import task_link
 
+# Annotations that are longer, in characters of JSON, are not drawn: to read the masks in them takes long.
+LONGEST_DRAWN = 60_000
+
 
 class Change(StrEnum):
     """Which tasks are listed."""
@@ -140,7 +143,7 @@ def _drawings(
     assert comparison.sides is not None
     ids = [task.task_id for task in tasks]
     sources: list[Mapping[int, Sequence[object] | None]] = [
-        newest_answers.results_of(session, project.id, ids),
+        newest_answers.results_of(session, project.id, ids, LONGEST_DRAWN),
         *(task_outcomes.results(session, project.id, side, tag, ids) for side in comparison.sides),
     ]
     shown, labels = picture_tag(project), labels_of(project, tag)

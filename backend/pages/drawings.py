@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
+from lorabel.errors import MissingTargetError
+from lorabel.labeling import bit_masks
 from lorabel.labeling.named_labels import named_labels
 
 MOST_SHAPES = 100
@@ -13,6 +15,8 @@ LONGEST_WORDS = 120
 # Where a region does not say how large its picture is, only rotated shapes are drawn a little wrong.
 UNKNOWN_SIDE = 100.0
 POINT_SHARE = 0.015
+# Masks are drawn with so many pixels on their longer side, about half of what the page's picture has.
+MASK_SIDE = 200
 # The style sheet has so many colours for labels; the next label has the first again.
 COLOURS = 8
 
@@ -22,7 +26,7 @@ class Shape:
     """A shape of SVG.
 
     Attributes:
-        element: `rect`, `ellipse` or `polygon`.
+        element: `rect`, `ellipse`, `polygon` or `path`.
         attributes: of the element; numbers in pixels of the picture.
         colour: number of its label's colour; None if the label is not known.
     """
@@ -75,7 +79,7 @@ def draw(result: Sequence[Any], from_name: str, picture_tag: str | None, labels:
     shapes = [
         replace(shape, colour=_colour(region, labels))
         for region in drawn[:MOST_SHAPES]
-        if (shape := _shape(region["value"], width, height)) is not None
+        if (shape := _shape(region, width, height)) is not None
     ]
     words, colours = _words(regions, labels if shapes else ())
     return Drawing(width, height, shapes, words, colours)
@@ -92,8 +96,11 @@ def _size(region: Mapping[str, Any]) -> tuple[float, float] | None:
     return (width, height) if width is not None and height is not None and width > 0 and height > 0 else None
 
 
-def _shape(value: Mapping[str, Any], width: float, height: float) -> Shape | None:
-    """A region's value in Label Studio's percent as a shape in pixels; None for what is no shape."""
+def _shape(region: Mapping[str, Any], width: float, height: float) -> Shape | None:
+    """A region in Label Studio's percent, or a mask, as a shape in pixels; None for what is no shape."""
+    value = region["value"]
+    if "rle" in value:
+        return _mask(region, width, height)
     points = value.get("points")
     if isinstance(points, list):
         return _polygon(points, width, height)
@@ -128,6 +135,23 @@ def _polygon(points: Sequence[Any], width: float, height: float) -> Shape | None
         return None
     text = " ".join(f"{x * width / 100:.1f},{y * height / 100:.1f}" for x, y in corners)
     return Shape("polygon", {"points": text})
+
+
+def _mask(region: Mapping[str, Any], width: float, height: float) -> Shape | None:
+    """The outlines of a mask and of the holes in it."""
+    own_width, own_height = map(int, _size(region) or (0, 0))
+    try:
+        mask, step = bit_masks.decode_small(region["value"]["rle"], own_width, own_height, MASK_SIDE)
+    except MissingTargetError:
+        return None
+    across, down = width / own_width, height / own_height
+    lines = [
+        "L".join(
+            f"{min(x * step, own_width) * across:.5g},{min(y * step, own_height) * down:.5g}" for x, y in ring
+        )
+        for ring in bit_masks.rings(mask)
+    ]
+    return Shape("path", {"d": "".join(f"M{line}Z" for line in lines), "fill-rule": "evenodd"}) if lines else None
 
 
 def _number(source: Mapping[str, Any], key: str) -> float | None:

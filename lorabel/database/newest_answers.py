@@ -60,18 +60,24 @@ def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
     return [answer_of(*row) for row in session.execute(query)]
 
 
-def results_of(session: Session, project_id: int, task_ids: Collection[int]) -> dict[int, list[Any]]:
-    """Task id -> the result of its newest usable annotation. Results that are long are missing."""
-    rows = select(Annotation.task_id, if_short(Annotation.result)).where(
+def results_of(
+    session: Session, project_id: int, task_ids: Collection[int], longest: int = LONGEST_RESULT
+) -> dict[int, list[Any]]:
+    """Task id -> the result of its newest usable annotation.
+
+    Args:
+        longest: of a result, in characters of JSON; longer ones are missing.
+    """
+    rows = select(Annotation.task_id, if_short(Annotation.result, longest)).where(
         Annotation.project_id == project_id, Annotation.task_id.in_(task_ids), *IS_USABLE
     )
     oldest_first = session.execute(rows.order_by(Annotation.updated_at, Annotation.id))
     return {task_id: result for task_id, result in oldest_first if isinstance(result, list)}
 
 
-def if_short(column: Any) -> ColumnElement[Any]:
-    """The JSON of a column; null if it is long, so that the database does not send it."""
-    return case((func.length(cast(column, Text)) <= LONGEST_RESULT, column), else_=null())
+def if_short(column: Any, longest: int = LONGEST_RESULT) -> ColumnElement[Any]:
+    """The JSON of a column; null if it is longer, so that the database does not send it."""
+    return case((func.length(cast(column, Text)) <= longest, column), else_=null())
 
 
 # What `answer_of` reads. What was accepted says the same as the annotation, and needs not be read twice.

@@ -64,26 +64,30 @@ def decode(rle: Any, width: int, height: int) -> BitMask:
     Raises:
         MissingTargetError: it is no RLE of a picture of this size.
     """
-    is_list = isinstance(rle, list) and all(type(byte) is int and 0 <= byte < 256 for byte in rle)
-    if not is_list or not 0 < width * height <= MOST_PIXELS:
-        raise MissingTargetError(f"there is no RLE of a picture of {width} x {height} pixels")
-    reader = _BitReader(bytes(rle))
-    count, expected = reader.read(32), CHANNELS * width * height
-    if count != expected:
-        raise MissingTargetError(
-            f"the RLE has {count} values; a picture of {width} x {height} pixels has {expected}"
-        )
-    word_bits, size_bits = reader.read(5) + 1, [reader.read(4) + 1 for _ in range(4)]
-    if word_bits != WORD_BITS:
-        raise MissingTargetError(f"the RLE has words of {word_bits} bits, expected {WORD_BITS}")
-    values, start = np.zeros(count, np.uint8), 0
-    while start < count:
-        is_run = reader.read(1)
-        end = min(count, start + 1 + reader.read(size_bits[reader.read(2)]))
-        values[start:end] = reader.read(WORD_BITS) if is_run else reader.read_bytes(end - start)
-        start = end
-    inside: BitMask = values.reshape(height, width, CHANNELS)[..., CHANNELS - 1] >= INSIDE_ALPHA
+    values, lengths = _runs_in(rle, width, height)
+    pixels = np.repeat(values, lengths).reshape(height, width, CHANNELS)
+    inside: BitMask = pixels[..., CHANNELS - 1] >= INSIDE_ALPHA
     return inside
+
+
+def decode_small(rle: Any, width: int, height: int, longest_side: int) -> tuple[BitMask, int]:
+    """Return a small mask, for a drawing, without computing the large one.
+
+    Args:
+        longest_side: of the small mask, at most, in pixels.
+
+    Returns:
+        The mask, and how many pixels of the picture, in each direction, one of its pixels stands for.
+
+    Raises:
+        MissingTargetError: it is no RLE of a picture of this size.
+    """
+    values, lengths = _runs_in(rle, width, height)
+    step = math.ceil(max(width, height) / longest_side)
+    rows, columns = (np.minimum(np.arange(0, side, step) + step // 2, side - 1) for side in (height, width))
+    places = CHANNELS * (rows[:, None] * width + columns) + CHANNELS - 1
+    inside: BitMask = values[np.searchsorted(np.cumsum(lengths), places, side="right")] >= INSIDE_ALPHA
+    return inside, step
 
 
 def fill_polygon(points: Sequence[tuple[float, float]], width: int, height: int) -> BitMask:
@@ -141,52 +145,19 @@ def outline(mask: BitMask, tolerance_px: float) -> list[tuple[float, float]]:
     Returns:
         (x, y) of the corners, in pixels from the upper left corner of the picture; none if the mask is empty.
     """
-    rings = [np.array(ring, float) for ring in _rings(mask)]
-    if not rings:
+    ring = max((np.array(ring, float) for ring in rings(mask)), key=_area, default=None)
+    if ring is None:
         return []
-    ring = max(rings, key=_area)
     simplified = _simplified(ring, tolerance_px)
     corners = simplified if len(simplified) >= 3 else ring
     return [(float(x), float(y)) for x, y in corners]
 
 
-def _pieces(length: int, most: int) -> Iterator[int]:
-    for start in range(0, length, most):
-        yield min(most, length - start)
+def rings(mask: BitMask) -> Iterator[list[tuple[int, int]]]:
+    """Yield the closed lines between a mask and what is outside: clockwise around parts, else around holes.
 
-
-def _packet(length: int, is_inside: bool) -> str:
-    """A run of up to 65536 equal values, as the digits of its bits."""
-    index = next(index for index, bits in enumerate(SIZE_BITS) if length <= 2**bits)
-    return f"1{index:02b}{length - 1:0{SIZE_BITS[index]}b}{'1' * WORD_BITS if is_inside else '0' * WORD_BITS}"
-
-
-class _BitReader:
-    """Reads numbers of some bits, the highest bit first."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._bits, self._position = data, np.unpackbits(np.frombuffer(data, np.uint8)), 0
-
-    def read(self, count: int) -> int:
-        start, self._position = self._position, self._take(count)
-        first, last = start // 8, (start + count + 7) // 8
-        number = int.from_bytes(self._data[first:last]) >> (8 * last - start - count)
-        return number & ((1 << count) - 1)
-
-    def read_bytes(self, count: int) -> NDArray[np.uint8]:
-        start, self._position = self._position, self._take(8 * count)
-        return np.packbits(self._bits[start : self._position])
-
-    def _take(self, count: int) -> int:
-        if self._position + count > len(self._bits):
-            raise MissingTargetError("the RLE is cut off")
-        return self._position + count
-
-
-def _rings(mask: BitMask) -> Iterator[list[tuple[int, int]]]:
-    """The closed lines between the mask and what is outside, clockwise around parts, the other way round holes.
-
-    Only their corners are given. Pixels that touch at a corner only belong to different parts.
+    Only their corners are given, (x, y) in pixels from the upper left corner of the picture. Pixels that touch at
+    a corner only belong to different parts.
     """
     inside = np.pad(mask, 1)
     # The edges of pixels by direction: right, down, left, up, and where each begins beside its pixel, as (y, x).
@@ -216,6 +187,73 @@ def _rings(mask: BitMask) -> Iterator[list[tuple[int, int]]]:
             if (x, y) == start and not directions.get(start):
                 break
         yield ring
+
+
+def _pieces(length: int, most: int) -> Iterator[int]:
+    for start in range(0, length, most):
+        yield min(most, length - start)
+
+
+def _packet(length: int, is_inside: bool) -> str:
+    """A run of up to 65536 equal values, as the digits of its bits."""
+    index = next(index for index, bits in enumerate(SIZE_BITS) if length <= 2**bits)
+    return f"1{index:02b}{length - 1:0{SIZE_BITS[index]}b}{'1' * WORD_BITS if is_inside else '0' * WORD_BITS}"
+
+
+def _runs_in(rle: Any, width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The values of the channels of an RLE's pixels, one after the other, and how often each is repeated.
+
+    Raises:
+        MissingTargetError: it is no RLE of a picture of this size.
+    """
+    is_list = isinstance(rle, list) and all(type(byte) is int and 0 <= byte < 256 for byte in rle)
+    if not is_list or not 0 < width * height <= MOST_PIXELS:
+        raise MissingTargetError(f"there is no RLE of a picture of {width} x {height} pixels")
+    reader = _BitReader(bytes(rle))
+    count, expected = reader.read(32), CHANNELS * width * height
+    if count != expected:
+        raise MissingTargetError(
+            f"the RLE has {count} values; a picture of {width} x {height} pixels has {expected}"
+        )
+    word_bits, size_bits = reader.read(5) + 1, [reader.read(4) + 1 for _ in range(4)]
+    if word_bits != WORD_BITS:
+        raise MissingTargetError(f"the RLE has words of {word_bits} bits, expected {WORD_BITS}")
+    values: list[int] = []
+    lengths: list[int] = []
+    start = 0
+    while start < count:
+        is_run = reader.read(1)
+        length = min(count - start, 1 + reader.read(size_bits[reader.read(2)]))
+        if is_run:
+            values.append(reader.read(WORD_BITS))
+            lengths.append(length)
+        else:
+            values += reader.read_bytes(length).tolist()
+            lengths += [1] * length
+        start += length
+    return np.array(values, np.uint8), np.array(lengths, np.int64)
+
+
+class _BitReader:
+    """Reads numbers of some bits, the highest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._bits, self._position = data, np.unpackbits(np.frombuffer(data, np.uint8)), 0
+
+    def read(self, count: int) -> int:
+        start, self._position = self._position, self._take(count)
+        first, last = start // 8, (start + count + 7) // 8
+        number = int.from_bytes(self._data[first:last]) >> (8 * last - start - count)
+        return number & ((1 << count) - 1)
+
+    def read_bytes(self, count: int) -> NDArray[np.uint8]:
+        start, self._position = self._position, self._take(8 * count)
+        return np.packbits(self._bits[start : self._position])
+
+    def _take(self, count: int) -> int:
+        if self._position + count > len(self._bits):
+            raise MissingTargetError("the RLE is cut off")
+        return self._position + count
 
 
 def _area(ring: NDArray[np.float64]) -> float:

@@ -19,6 +19,7 @@ PAGES: Mapping[str, str] = MappingProxyType(
         "base-models": f"{P1}/versions/v0",
         "compare": f"{P1}/versions/v3/compare",
         "compare-boxes": f"{P3}/versions/v2/compare?show=better",
+        "compare-masks": f"{P3}/versions/v2/compare?tag=mask&show=better",
         "compare-nothing": f"{P2}/versions/v6/compare",
         "promote": f"{P1}/versions/v2/promote",
         "roll-back": f"{P1}/rollback",

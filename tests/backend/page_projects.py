@@ -27,7 +27,8 @@ from lorabel.database.tables import (
 )
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.demo.scenes import Corners, Scene, Thing, png, random_scenes
-from lorabel.labeling.image_regions import image_region
+from lorabel.labeling.bit_masks import encode, runs_of
+from lorabel.labeling.image_regions import image_region, picture_region
 from tests.backend import page_history
 
 BOXES, EXPLAINED, NEW = 3, 4, 5
@@ -37,7 +38,7 @@ NAMES = tuple(f"{colour} {shape}" for colour, shape in (("blue", "square"), ("gr
 BOX_CONFIG = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
     + "".join(f'<Label value="{name}"/>' for name in NAMES)
-    + "</RectangleLabels></View>"
+    + '</RectangleLabels><BrushLabels name="mask" toName="image"><Label value="thing"/></BrushLabels></View>'
 )
 EXPLAINED_CONFIG = (
     '<View><Image name="image" value="$image"/><Text name="text" value="$text"/>'
@@ -117,22 +118,23 @@ def _scenes() -> list[Annotation | TaskOutcome]:
                 id=3001 + number,
                 task_id=task_id,
                 task_data={"image": _address(scene)},
-                result=_boxes(scene, 0.0),
+                result=[*_boxes(scene, 0.0), *_masks(scene, 0)],
                 updated_at=now() - timedelta(minutes=number),
             )
         )
-        rows.append(
+        rows += [
             TaskOutcome(
                 project_id=BOXES,
                 number=2,
-                from_name="box",
+                from_name=tag,
                 task_id=task_id,
                 value=0.4 if is_worse else 0.95,
                 live_value=0.95 if is_worse else 0.6,
-                result=few if is_worse else all_of_them,
-                live_result=all_of_them if is_worse else few,
+                result=less if is_worse else more,
+                live_result=more if is_worse else less,
             )
-        )
+            for tag, less, more in (("box", few, all_of_them), ("mask", _masks(scene, 12), _masks(scene, 1)))
+        ]
     return rows
 
 
@@ -146,6 +148,24 @@ def _box(thing: Thing, shift: float) -> dict[str, Any]:
     moved: Corners = (left + shift, top + shift / 2, min(1.0, right + shift), min(1.0, bottom + shift / 2))
     labels = {"rectanglelabels": [f"{thing.colour} {thing.shape}"]}
     return dict(image_region("box", "image", "rectanglelabels", moved, SIZE, labels))
+
+
+def _masks(scene: Scene, moved_px: int) -> list[dict[str, Any]]:
+    """A mask of the inside of each thing's box, moved to the right, as an ellipse with a hole."""
+    width, height = SIZE
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    masks = []
+    for thing in scene.things:
+        left, top, right, bottom = (
+            share * side for share, side in zip(thing.corners, (*SIZE, *SIZE), strict=True)
+        )
+        across = (columns - moved_px - (left + right) / 2) / (right - left) * 2
+        down = (rows - (top + bottom) / 2) / (bottom - top) * 2
+        distance = np.hypot(across, down)
+        rle = encode(runs_of((distance < 1) & (distance > 0.4)))
+        value = {"format": "rle", "rle": rle, "brushlabels": ["thing"]}
+        masks.append(dict(picture_region("mask", "image", "brushlabels", SIZE, value)))
+    return masks
 
 
 def _address(scene: Scene) -> str:

@@ -3,12 +3,14 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
 from backend.pages.drawings import draw
 from backend.services import Services
 from lorabel.database.tables import TaskOutcome
+from lorabel.labeling.bit_masks import BitMask, encode, fill_polygon, runs_of
 from tests.backend import page_history, page_projects
 from tests.backend.test_pages import HOSTILE, get, read_rows, text_of
 
@@ -117,6 +119,45 @@ def test_regions_are_drawn_in_pixels_of_their_picture() -> None:
     assert [round_.attributes[name] for name in ("cx", "cy", "rx", "ry")] == ["100.0", "50.0", "20.0", "20.0"]
     assert corners.attributes["points"] == "0.0,0.0 100.0,0.0 100.0,50.0"
     assert drawing.words == ["2 × car", "bus"]
+
+
+def brushed(mask: BitMask, **more: Any) -> dict[str, Any]:
+    height, width = mask.shape
+    value = {"format": "rle", "rle": encode(runs_of(mask)), "brushlabels": ["car"]}
+    return region(value, "brushlabels", **{"original_width": width, "original_height": height, **more})
+
+
+def drawn_pixels(path: str, width: int, height: int) -> BitMask:
+    """What a browser fills of a path of straight lines, by the even-odd rule."""
+    pixels = np.zeros((height, width), bool)
+    for line in path[1:-1].split("ZM"):
+        corners = [corner.split(",") for corner in line.split("L")]
+        pixels ^= fill_polygon([(float(x), float(y)) for x, y in corners], width, height)
+    return pixels
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 100), (1501, 1203)])
+def test_masks_are_drawn_with_their_holes(width: int, height: int) -> None:
+    y, x = np.mgrid[:height, :width] / height
+    mask = (np.hypot(x - 0.5, y - 0.5) < 0.4) & (np.hypot(x - 0.5, y - 0.5) > 0.2)
+    drawing = draw([brushed(mask)], "label", "image", ["bus", "car"])
+    (shape,) = drawing.shapes
+    assert (shape.element, shape.attributes["fill-rule"], shape.colour) == ("path", "evenodd", 1)
+    pixels = drawn_pixels(shape.attributes["d"], width, height)
+    assert (pixels & mask).sum() / (pixels | mask).sum() > 0.95
+    assert list(drawing.said) == [("car", 1)]
+
+
+def test_a_mask_of_a_smaller_picture_is_drawn_as_large_as_the_others() -> None:
+    mask = np.zeros((50, 100), bool)
+    mask[10:20, 30:40] = True
+    box, shape = draw([region(BOX), brushed(mask)], "label", "image").shapes
+    assert box.element == "rect" and shape.attributes["d"] == "M60,20L80,20L80,40L60,40Z"
+
+
+@pytest.mark.parametrize("broken", [{"original_width": 7}, {"original_width": None}, {"value": {"rle": [1, 2]}}])
+def test_what_is_no_mask_is_not_drawn(broken: dict[str, Any]) -> None:
+    assert not draw([{**brushed(np.ones((50, 100), bool)), **broken}], "label", "image").shapes
 
 
 def test_the_place_of_a_label_in_the_label_config_decides_its_colour() -> None:

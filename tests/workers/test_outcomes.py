@@ -1,8 +1,10 @@
 """What is kept of an evaluation: which tasks, for how many versions, and with what masked."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
@@ -11,6 +13,8 @@ from lorabel.database import projects, task_outcomes
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, DeletedTask, ModelVersion, TaskOutcome
 from lorabel.evaluation.metrics import Metrics
+from lorabel.labeling.bit_masks import decode, runs_of
+from lorabel.mask_contracts import Mask, Masks, MasksTarget
 from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextTarget, WrittenText
@@ -28,6 +32,10 @@ CONFIG = (
     '<Choice value="order"/><Choice value="invoice"/></Choices></View>'
 )
 WRITTEN = '<View><Text name="text" value="$text"/><TextArea name="label" toName="text"/></View>'
+BRUSHED = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="label" toName="image">'
+    '<Label value="car"/></BrushLabels></View>'
+)
 SCORES = (LabelScores(probabilities=(0.9, 0.1)), LabelScores(probabilities=(0.2, 0.8)))
 
 
@@ -87,6 +95,25 @@ def test_long_answers_are_not_kept_but_their_values_are(
     monkeypatch.setattr(outcomes, "LONGEST_RESULT", 10)
     _, (row,) = made(services, 1, range(1, 2))
     assert (row.result, row.value) == (None, 1.0)
+
+
+def test_masks_of_long_answers_are_kept_with_fewer_pixels(services: Services) -> None:
+    projects.upsert(services.store, PROJECT, label_config=BRUSHED)
+    y, x = np.mgrid[:1200, :1600]
+    circle = np.hypot(x - 800, y - 600) < 500
+    mask = Mask(label=0, runs=runs_of(circle), probability=0.9)
+    right, wrong = (Masks(masks=found, width=1600, height=1200, threshold=0.5) for found in ((mask,), ()))
+    tested = [JudgedTask(1, MasksTarget(((mask.runs, 0),), 1600, 1200), right, wrong)]
+    metrics = Metrics("mask_map_50", {"mask_map_50": 1.0})
+    attempts = {"label": Attempt(None, {}, judgement=Judgement(True, "better", metrics, metrics, tested=tested))}
+    with services.store.read() as session:
+        project = projects.get(session, PROJECT)
+    (row,) = make_outcomes(services, project, version(1, [], 0, "live"), attempts, Selection([]))
+    assert row.result is not None and len(json.dumps(row.result)) <= outcomes.LONGEST_RESULT
+    (region,) = row.result
+    kept = decode(region["value"]["rle"], region["original_width"], region["original_height"])
+    assert kept.shape == (150, 200) and (kept == circle[::8, ::8]).mean() > 0.97
+    assert region["value"]["brushlabels"] == ["car"]
 
 
 def test_outcomes_of_the_newest_versions_are_kept_and_none_of_deleted_tasks(

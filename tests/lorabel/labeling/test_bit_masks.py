@@ -13,6 +13,7 @@ from lorabel.labeling.bit_masks import (
     BitMask,
     box_of,
     decode,
+    decode_small,
     encode,
     fill_polygon,
     inner_point,
@@ -74,6 +75,30 @@ def test_a_mask_that_a_person_has_brushed_is_read_from_its_alpha() -> None:
 def test_what_is_no_rle_of_this_size_is_refused(rle: Any) -> None:
     with pytest.raises(MissingTargetError, match="RLE"):
         decode(rle, 7, 5)
+
+
+@EVERY_MASK
+def test_a_small_mask_that_is_not_smaller_is_the_mask(mask: BitMask) -> None:
+    height, width = mask.shape
+    small, step = decode_small(mask2rle(mask.astype(np.uint8) * 255), width, height, 300)
+    assert step == 1 and np.array_equal(small, mask)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1600, 1203), (1203, 1600), (1000, 1)])
+def test_a_small_mask_is_every_nth_pixel_of_the_mask(width: int, height: int) -> None:
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    mask = np.hypot((columns / width - 0.4) / 0.3, (rows / height - 0.5) / 0.4) < 1
+    small, step = decode_small(encode(runs_of(mask)), width, height, 100)
+    assert max(small.shape) <= 100 and step == -(-max(width, height) // 100)
+    enlarged = small.repeat(step, 0).repeat(step, 1)[:height, :width]
+    assert iou(enlarged, mask) > 0.93
+
+
+def test_a_small_mask_has_what_a_person_has_brushed() -> None:
+    pixels = np.zeros((200, 300, 4), np.uint8)
+    pixels[50:150, 100:200, 3] = RNG.integers(128, 256, (100, 100))
+    small, step = decode_small(encode_rle(pixels.ravel()), 300, 200, 150)
+    assert step == 2 and small.sum() == 50 * 50 and small[25:75, 50:100].all()
 
 
 def test_a_size_that_no_picture_has_is_refused() -> None:
