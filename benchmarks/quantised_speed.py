@@ -32,6 +32,8 @@ MEGABYTE = 10**6
 CPU = torch.device("cpu")
 # Of an output of `Int8Linear`: its scale, its zero and the sum of its weights.
 BYTES_BESIDE = 12
+# Times the first contestant.
+TOO_SLOW = 5
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def _nbytes(module: nn.Module) -> int:
 
 
 def _measure(contestants: list[Contestant], pictures: Tensor, truth: Tensor, rounds: int) -> Iterator[Speed]:
+    """A contestant that was much slower than the first is measured with the smallest batch alone."""
     for batch in BATCHES:
         some = pictures[:batch]
         walls: dict[str, list[float]] = {each.name: [] for each in contestants}
@@ -122,6 +125,8 @@ def _measure(contestants: list[Contestant], pictures: Tensor, truth: Tensor, rou
             yield Speed(
                 each.name, batch, min(wall), statistics.median(wall), min(cpu), each.nbytes / MEGABYTE, error
             )
+        slowest = TOO_SLOW * min(walls[contestants[0].name][1:])
+        contestants = [each for each in contestants if min(walls[each.name][1:]) < slowest]
 
 
 if __name__ == "__main__":
