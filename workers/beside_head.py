@@ -27,7 +27,7 @@ from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
-from workers import evaluate, lora
+from workers import evaluate, lora, peft_kinds
 from workers.acceptance import Judgement, judge_beside_head, log_losses, tested_tasks
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.examples import PreparedExample, TrainingExample, TrainingPlan
@@ -69,11 +69,12 @@ class _Examples:
 
 def recipe_for(family: Family, question: Input, recipe: lora.Recipe, settings: Settings) -> lora.Recipe:
     """The recipe of a run for a family: for a head, if heads answer such questions and LORA_TOWERS is `auto`."""
+    kind = settings.lora_kind_of(family.name)
     recipe = replace(
         recipe,
-        learning_rate=recipe.learning_rate * family.learning_rate_factor,
+        learning_rate=recipe.learning_rate * family.learning_rate_factor * peft_kinds.rate_factor(kind),
         batch=min(recipe.batch, family.most_train_batch or recipe.batch),
-        kind=settings.lora_kind_of(family.name),
+        kind=kind,
     )
     if settings.lora_towers != "auto" or not family.content_layers(question):
         return recipe

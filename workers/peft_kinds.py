@@ -3,9 +3,10 @@
 import json
 import math
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -20,6 +21,9 @@ RSLORA_ALPHA = 16
 # AdaLoRA begins with a rank so much above the mean that it ends with, and gives ranks up between these shares of
 # its steps. A training of fewer steps than FEWEST_STEPS gives up none.
 FIRST_RANK, FIRST_SHARE, LAST_SHARE, FEWEST_STEPS = 1.5, 0.2, 0.6, 10
+# By which LEARNING_RATE is multiplied. AdaLoRA's three factors begin as zero and small numbers, and IA3's factors
+# move by the rate itself: at LoRA's rate they have learned a quarter as much (docs/learning.md).
+RATE_FACTORS: Mapping[str, float] = MappingProxyType({ADALORA: 10.0, IA3: 10.0})
 # Each layer's weights by the names of PEFT's files.
 WEIGHT_PARTS = (".lora_A", ".lora_A.weight", ".ia3_l")
 
@@ -47,6 +51,11 @@ def new_config(kind: str, rank: int, layers: str, steps: int) -> PeftConfig:
     return LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=layers, use_dora=kind == DORA, use_rslora=kind == RSLORA
     )
+
+
+def rate_factor(kind: str) -> float:
+    """By which the rate for LoRA is multiplied for a kind."""
+    return RATE_FACTORS.get(kind, 1.0)
 
 
 def continued_config(live: Path, layers: str, steps: int) -> PeftConfig:
