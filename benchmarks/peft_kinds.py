@@ -267,7 +267,7 @@ def _training_table(trainings: Sequence[Figure]) -> list[str]:
         cells[figure.name, figure.kind, figure.rate].append(figure)
     lines = ["| set | kind | rate | right, median (range) | log-loss | seeds | trained weights | CPU seconds |"]
     lines.append("|---|---|---|---|---|---|---|---|")
-    for (name, kind, rate), figures in cells.items():
+    for (name, kind, rate), figures in sorted(cells.items(), key=lambda cell: _place(*cell[0])):
         right = [figure.correct for figure in figures]
         seconds = statistics.median(figure.seconds for figure in figures)
         losses = [figure.log_loss for figure in figures if figure.log_loss is not None]
@@ -283,6 +283,11 @@ def _training_table(trainings: Sequence[Figure]) -> list[str]:
         )
         lines.append(f"| {' | '.join(cells_of_row)} |")
     return ["\n".join(lines)] if trainings else []
+
+
+def _place(name: str, kind: str, rate: float) -> tuple[int, int, float]:
+    """Where a row stands in the table: what has no adapter comes first."""
+    return (*CHOICES, BOXES).index(name), KINDS.index(kind) if kind in KINDS else -1, rate
 
 
 def _pass_table(passes: Sequence[Pass]) -> list[str]:

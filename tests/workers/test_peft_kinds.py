@@ -22,6 +22,7 @@ from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.workers.test_lora import QUESTION, examples, family, recipe, untouched
 from workers import evaluate, lora, peft_kinds
+from workers.beside_head import recipe_for
 
 __all__ = ["family", "untouched"]
 
@@ -212,3 +213,12 @@ def test_settings_that_cannot_be_served_are_refused_at_the_start(
     monkeypatch.setenv("LORA_KIND_DETECTOR", "dora")
     monkeypatch.setenv("LORA_KIND_GENERATOR", "rslora")
     Settings()
+
+
+def test_kinds_that_begin_with_small_changes_are_trained_at_ten_times_the_rate(family: DualEncoder) -> None:
+    plain = recipe()
+    rates = {
+        kind: recipe_for(family, QUESTION, plain, Settings(lora_kind=kind)).learning_rate / plain.learning_rate
+        for kind in KINDS
+    }
+    assert rates == pytest.approx({LORA: 1, RSLORA: 1, DORA: 1, ADALORA: 10, IA3: 10})
