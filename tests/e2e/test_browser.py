@@ -77,8 +77,13 @@ class LabelingStream:
         self._browser.find_element(By.CSS_SELECTOR, "[aria-label='Submit current annotation']").click()
 
     def take_picture(self, path: Path) -> None:
-        image = self._browser.find_element(By.CSS_SELECTOR, "img[alt=image]")
-        WebDriverWait(self._browser, WAIT_S).until(lambda _: image.get_property("naturalWidth"))
+        # The editor may draw the choices before the picture.
+        WebDriverWait(self._browser, WAIT_S).until(
+            lambda browser: any(
+                image.get_property("naturalWidth")
+                for image in browser.find_elements(By.CSS_SELECTOR, "img[alt=image]")
+            )
+        )
         self._browser.save_screenshot(str(path))
 
 

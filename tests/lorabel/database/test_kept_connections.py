@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 
 import psycopg
 import pytest
@@ -23,6 +23,8 @@ BY_ID = select(COLUMNS.id).where(COLUMNS.id == bindparam("project_id"))
 # A driver prepares a query that it has sent five times, which takes a round trip of its own.
 TIMES = 10
 AT_ONCE = 8
+# On a machine with much other work eight new connections have taken over ten seconds.
+WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +107,18 @@ def use_all_connections(store: Store, use: Callable[[Store], None]) -> None:
     """So that each of several threads has a connection of its own."""
     barrier = Barrier(AT_ONCE)
 
-    def use_after_others(_: int) -> None:
+    def use_after_others() -> None:
         with store.look_up() as session:
             session.get(Project, 1)
-            barrier.wait(10.0)
+            barrier.wait(WAIT_S)
         use(store)
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(use_after_others, range(AT_ONCE)))
+        used = [threads.submit(use_after_others) for _ in range(AT_ONCE)]
+    errors = [error for each in used if (error := each.exception()) is not None]
+    # The others have waited in vain for whoever failed.
+    assert not [error for error in errors if not isinstance(error, BrokenBarrierError)]
+    assert not errors
 
 
 @pytest.mark.parametrize("use", [plain, look_up, read, write_one_statement])
