@@ -90,6 +90,10 @@ def test_a_small_mask_is_every_nth_pixel_of_the_mask(width: int, height: int) ->
     mask = np.hypot((columns / width - 0.4) / 0.3, (rows / height - 0.5) / 0.4) < 1
     small, step = decode_small(encode(runs_of(mask)), width, height, 100)
     assert max(small.shape) <= 100 and step == -(-max(width, height) // 100)
+    whole = height // step, width // step
+    assert np.array_equal(
+        small[: whole[0], : whole[1]], mask[step // 2 :: step, step // 2 :: step][: whole[0], : whole[1]]
+    )
     enlarged = small.repeat(step, 0).repeat(step, 1)[:height, :width]
     assert iou(enlarged, mask) > 0.93
 
