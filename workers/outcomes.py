@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 # Of a control tag's tested tasks at most so many are kept: in all versions the same ones, by a hash of the id.
 MOST_TASKS = 500
-# Of a longer answer, in characters of JSON, masks are kept with so many pixels on their longer side. If it is too
-# long nevertheless, only its value is kept.
-LONGEST_RESULT, MASK_SIDE = 20_000, 200
+# Of a longer answer, in characters of JSON, masks are kept as small as they are drawn. If it is too long
+# nevertheless, only its value is kept.
+LONGEST_RESULT = 20_000
 
 
 def make_outcomes(
@@ -126,7 +126,7 @@ def _coarse(region: Region) -> Region:
     if "rle" not in region.get("value", {}):
         return region
     size = region["original_width"], region["original_height"]
-    mask, _ = bit_masks.decode_small(region["value"]["rle"], *size, MASK_SIDE)
+    mask, _ = bit_masks.decode_small(region["value"]["rle"], *size, bit_masks.DRAWN_SIDE)
     height, width = mask.shape
     value = {**region["value"], "rle": bit_masks.encode(bit_masks.runs_of(mask))}
     return {**region, "original_width": width, "original_height": height, "value": value}

@@ -15,8 +15,6 @@ LONGEST_WORDS = 120
 # Where a region does not say how large its picture is, only rotated shapes are drawn a little wrong.
 UNKNOWN_SIDE = 100.0
 POINT_SHARE = 0.015
-# Masks are drawn with so many pixels on their longer side, about half of what the page's picture has.
-MASK_SIDE = 200
 # The style sheet has so many colours for labels; the next label has the first again.
 COLOURS = 8
 
@@ -141,7 +139,8 @@ def _mask(region: Mapping[str, Any], width: float, height: float) -> Shape | Non
     """The outlines of a mask and of the holes in it."""
     own_width, own_height = map(int, _size(region) or (0, 0))
     try:
-        mask, step = bit_masks.decode_small(region["value"]["rle"], own_width, own_height, MASK_SIDE)
+        rle = region["value"]["rle"]
+        mask, step = bit_masks.decode_small(rle, own_width, own_height, bit_masks.DRAWN_SIDE)
     except MissingTargetError:
         return None
     across, down = width / own_width, height / own_height

@@ -24,6 +24,8 @@ SIZE_BITS = (3, 4, 8, 16)
 MOST_PIXELS = 100_000_000
 # An alpha from this value on is inside the mask; at the edges of strokes the editor draws smaller ones.
 INSIDE_ALPHA = 128
+# The longer side of masks that are drawn small, about half of the picture's on a page.
+DRAWN_SIDE = 200
 
 
 def runs_of(mask: BitMask) -> tuple[int, ...]:
