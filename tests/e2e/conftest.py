@@ -1,7 +1,11 @@
-"""The real Label Studio, all of Lorabel and a browser, each started once for all tests."""
+"""The real Label Studio, all of Lorabel and a browser.
+
+What is shared is started once for all tests. What a file starts ends with the file: a Lorabel takes a gigabyte.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,27 +34,18 @@ BROWSER_OPTIONS = (
 )
 
 
-@pytest.fixture(scope="session")
-def start_label_studio(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[..., Server]]:
-    """A function that starts one more Label Studio: `start(variables, data=None, port=None)`."""
-    servers: list[Server] = []
-
-    def start(variables: Mapping[str, str], data: Path | None = None, port: int | None = None) -> Server:
-        folder = data or tmp_path_factory.mktemp("label-studio") / "data"
-        servers.append(label_studio_server.start(folder, variables, port))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        kill_group(server.process)
+@pytest.fixture(scope="module")
+def start_label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """A function that starts one more Label Studio for a file: `start(variables, data=None, port=None)`."""
+    with _label_studios(tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
-def label_studio(start_label_studio: Callable[..., Server]) -> Server:
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The real Label Studio, which lets backends at private addresses in."""
-    return start_label_studio(PRIVATE_ADDRESSES)
+    with _label_studios(tmp_path_factory) as start:
+        yield start(PRIVATE_ADDRESSES)
 
 
 @pytest.fixture
@@ -59,38 +54,33 @@ def client(label_studio: Server) -> Iterator[LabelStudio]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_lorabel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Lorabel]]:
-    """A function that starts one more Lorabel: `start(variables)`."""
-    running: list[Lorabel] = []
-
-    def start(variables: Mapping[str, str] | None = None) -> Lorabel:
-        running.append(lorabel_processes.start(tmp_path_factory.mktemp("lorabel"), variables))
-        return running[-1]
-
-    yield start
-    for lorabel in running:
-        kill_group(lorabel.process)
+    """A function that starts one more Lorabel for a file: `start(variables)`."""
+    with _lorabels(tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
-def lorabel_up(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
+def lorabel_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lorabel]:
     """All of Lorabel, shared by the tests that kill nothing. It never trains, so live versions do not change."""
-    return start_lorabel(
-        {
-            "TRAIN_AFTER_ANNOTATIONS": "1000000",
-            "TRAIN_MIN_ANNOTATIONS": "1000000",
-            "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
-            "DETECTOR_THRESHOLD": "0.4",
-            "MODEL_SEGMENTER": f"local-dir:{SEGMENTER_FOLDER}",
-        }
-    )
+    with _lorabels(tmp_path_factory) as start:
+        yield start(
+            {
+                "TRAIN_AFTER_ANNOTATIONS": "1000000",
+                "TRAIN_MIN_ANNOTATIONS": "1000000",
+                "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
+                "DETECTOR_THRESHOLD": "0.4",
+                "MODEL_SEGMENTER": f"local-dir:{SEGMENTER_FOLDER}",
+            }
+        )
 
 
 @pytest.fixture(scope="session")
-def guarded_lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
+def guarded_lorabel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lorabel]:
     """All of Lorabel, demanding a user and a password."""
-    return start_lorabel({"BASIC_AUTH_USER": "label-studio", "BASIC_AUTH_PASS": "pass:word"})
+    with _lorabels(tmp_path_factory) as start:
+        yield start({"BASIC_AUTH_USER": "label-studio", "BASIC_AUTH_PASS": "pass:word"})
 
 
 @pytest.fixture
@@ -113,3 +103,34 @@ def artifacts(pytestconfig: pytest.Config) -> Path:
     folder = pytestconfig.rootpath / "artifacts"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@contextmanager
+def _label_studios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(variables: Mapping[str, str], data: Path | None = None, port: int | None = None) -> Server:
+        folder = data or tmp_path_factory.mktemp("label-studio") / "data"
+        servers.append(label_studio_server.start(folder, variables, port))
+        return servers[-1]
+
+    try:
+        yield start
+    finally:
+        for server in servers:
+            kill_group(server.process)
+
+
+@contextmanager
+def _lorabels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Lorabel]]:
+    running: list[Lorabel] = []
+
+    def start(variables: Mapping[str, str] | None = None) -> Lorabel:
+        running.append(lorabel_processes.start(tmp_path_factory.mktemp("lorabel"), variables))
+        return running[-1]
+
+    try:
+        yield start
+    finally:
+        for lorabel in running:
+            kill_group(lorabel.process)

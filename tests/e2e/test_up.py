@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -31,10 +31,8 @@ def up_again(lorabel: Lorabel) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def running(start_lorabel: Callable[..., Lorabel]) -> Iterator[Lorabel]:
-    lorabel = start_lorabel()
-    yield lorabel
-    kill_group(lorabel.process)
+def running(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
+    return start_lorabel()
 
 
 def end(lorabel: Lorabel) -> None:
