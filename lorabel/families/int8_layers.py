@@ -7,7 +7,7 @@ Each row of a layer's input is rounded by itself, between its own smallest and l
 of a text depends neither on the texts beside it in the batch nor on how far it is padded.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from lorabel.families.shared_weights import layers_by_weight
 
 # Instead of a scale of 0, where all numbers of a row are equal.
 SMALLEST = 1e-30
+# Of so many numbers torch computes on one thread. For more it wakes a thread each time, which takes longer than to
+# compute a few times as many.
+MOST_ALONE, FEW_NUMBERS = 2**15 - 1, 2**18
 
 
 class Int8Linear(nn.Linear):
@@ -44,11 +47,29 @@ class Int8Linear(nn.Linear):
         With x = low + scale * n, where n is rounded, W x = scale * (W n) + low * sums.
         """
         rows = input.reshape(-1, self.in_features)
-        low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-        scale = (high - low).mul_(1 / MOST_INPUT).clamp_min_(SMALLEST)
-        output = product((rows - low).mul_(scale.reciprocal()), self.packed)
-        output = output.mul_(scale) if self.bias is None else torch.addcmul(self.bias, output, scale, out=output)
-        return output.addcmul_(low, self.sums).view(*input.shape[:-1], self.out_features)
+        steps, low, scale = torch.empty_like(rows), rows.new_empty(len(rows), 1), rows.new_empty(len(rows), 1)
+        for some in _parts(*rows.shape):
+            torch.amin(rows[some], 1, keepdim=True, out=low[some])
+            torch.amax(rows[some], 1, keepdim=True, out=scale[some])
+            scale[some].sub_(low[some]).mul_(1 / MOST_INPUT).clamp_min_(SMALLEST)
+            torch.sub(rows[some], low[some], out=steps[some]).mul_(scale[some].reciprocal())
+        output = product(steps, self.packed)
+        for some in _parts(*output.shape):
+            part = output[some]
+            if self.bias is None:
+                part.mul_(scale[some])
+            else:
+                torch.addcmul(self.bias, part, scale[some], out=part)
+            part.addcmul_(low[some], self.sums)
+        return output.view(*input.shape[:-1], self.out_features)
+
+
+def _parts(rows: int, width: int) -> Iterable[slice]:
+    """The rows of a tensor in parts that torch does not share among threads, unless the tensor is large."""
+    if torch.get_num_threads() == 1 or rows * width > FEW_NUMBERS:
+        return (slice(None),)
+    step = max(1, MOST_ALONE // width)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def has_int8_weights(module: nn.Module) -> bool:

@@ -70,6 +70,21 @@ def test_sums_of_the_largest_integers_are_exact(sign: int) -> None:
     torch.testing.assert_close(quantized(plain)(x), torch.full((3, 16), sign * 511.0), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("shape", [(50, 768), (2, 40_000), (400, 768), (0, 768)])
+def test_an_input_in_parts_gives_what_the_whole_gives(shape: tuple[int, int]) -> None:
+    """Several threads round inputs of a few pictures in parts; one thread, and large inputs, as a whole."""
+    x, layer = torch.randn(shape), quantized(linear(shape[1], 48))
+    before = torch.get_num_threads()
+    with torch.inference_mode():
+        try:
+            torch.set_num_threads(1)
+            whole = layer(x)
+            torch.set_num_threads(2)
+            assert torch.equal(layer(x), whole)
+        finally:
+            torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("shape", [(96,), (1, 96), (7, 96), (3, 50, 96), (0, 50, 96), (2, 3, 5, 96)])
 def test_outputs_are_near_those_of_the_plain_layer(plain: nn.Linear, shape: tuple[int, ...]) -> None:
     x = torch.randn(shape)
