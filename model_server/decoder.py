@@ -29,7 +29,7 @@ from lorabel.media.deadline import deadline
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
-from model_server.decoder_messages import receive, send
+from model_server.decoder_messages import BEGUN, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ def _serve(stream: socket.socket, fetcher: Fetcher, settings: Settings) -> None:
 def _answer_next(stream: socket.socket, fetcher: Fetcher, settings: Settings) -> bool:
     try:
         head, file = receive(stream)
+        stream.sendall(BEGUN)
     except (EOFError, OSError):
         return False
     body: bytes | memoryview = b""

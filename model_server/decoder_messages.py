@@ -1,5 +1,6 @@
 """Messages between the model server and its decoders, over a stream socket: a head, and a body of bytes.
 
+A decoder says by one byte that it has read a request and begins, and then sends the answer.
 A request's head is pickled. An answer's head is JSON, since what a stranger's file made of a decoder must not run
 here.
 """
@@ -9,6 +10,7 @@ import struct
 
 import numpy as np
 
+BEGUN = b"b"
 # Bytes of the head, and of the body.
 LENGTHS = struct.Struct("=QQ")
 
@@ -33,6 +35,15 @@ def receive(stream: socket.socket) -> tuple[bytes, memoryview]:
     """
     head_length, length = LENGTHS.unpack(_received(stream, LENGTHS.size))
     return _received(stream, head_length).tobytes(), _received(stream, length)
+
+
+def wait_for_begin(stream: socket.socket) -> None:
+    """Wait until the decoder has read the request.
+
+    Raises:
+        EOFError, OSError: it has ended before, whatever is in the request.
+    """
+    _received(stream, len(BEGUN))
 
 
 def _received(stream: socket.socket, length: int) -> memoryview:

@@ -31,7 +31,7 @@ from lorabel.families.encoders.picture_reading import PictureReader
 from lorabel.media.deadline import seconds_left
 from lorabel.settings import Settings
 from model_server import decoder
-from model_server.decoder_messages import receive, send
+from model_server.decoder_messages import receive, send, wait_for_begin
 from model_server.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -101,16 +101,17 @@ class Decoders:
 
     def _ask(self, kind: str, request: tuple[Any, ...], file: bytes = b"") -> tuple[dict[str, Any], memoryview]:
         head, lost = pickle.dumps(request), list[_Decoder]()
-        # Each decoder may have ended before it got the request, which then says nothing about the file.
+        # Each decoder may have ended before it read the request, which then says nothing about the file.
         for _ in range(TRIES + len(self._decoders)):
-            chosen, is_sent = self._least_busy(kind, lost), False
+            chosen, has_begun = self._least_busy(kind, lost), False
             try:
                 with chosen.connection(kind) as stream:
                     send(stream, head, file)
-                    is_sent = True
+                    wait_for_begin(stream)
+                    has_begun = True
                     answer_head, body = receive(stream)
             except (EOFError, OSError):
-                lost += [chosen] if is_sent else []
+                lost += [chosen] if has_begun else []
                 if len(lost) == TRIES:
                     raise UnreadableError(
                         f"{TRIES} decoders ended while they had the file", is_permanent=False

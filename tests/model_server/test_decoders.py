@@ -267,6 +267,22 @@ def test_a_file_that_ends_every_decoder_fails_and_others_do_not(decoders: Decode
     assert files == [JPEG] * 3
 
 
+def test_decoders_that_are_killed_before_they_read_the_request_do_not_count(settings: Settings) -> None:
+    """If all are killed at once, a request may be sent to one that has not quite ended yet."""
+    decoders = Decoders(COUNT, settings, Metrics(CollectorRegistry()))
+    decoders.start()
+    ended = decoders.pids
+    for pid in ended:
+        os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        file = threads.submit(decoders.fetch, MediaRef(url="data:,a"))
+        for pid in ended:
+            time.sleep(0.5)  # the request is in the socket of the one, and then of the other
+            os.kill(pid, signal.SIGKILL)
+        assert file.result(30) == b"a"
+    decoders.close()
+
+
 def test_decoders_end_when_they_are_closed(settings: Settings) -> None:
     decoders = Decoders(1, settings, Metrics(CollectorRegistry()))
     decoders.start()
