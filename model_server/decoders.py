@@ -36,7 +36,7 @@ from model_server.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-# A file whose decoder ends is given to another decoder once: it may be the file that ends them.
+# A file whose decoder ends after it has begun is given to another decoder once: it may be the file that ends them.
 TRIES = 2
 FEW_CORES = 2
 # They decode without the GIL in several threads each, so that there need not be one for each core.
@@ -79,7 +79,7 @@ class Decoders:
         """Fetch a file as `Fetcher.fetch` does.
 
         Raises:
-            UnreadableError: see `Fetcher.fetch`; for now, if two decoders ended.
+            UnreadableError: see `Fetcher.fetch`; for now, if two decoders ended that had begun with it.
         """
         _, file = self._ask(decoder.FETCH, (decoder.FETCH, media))
         return file.tobytes()
@@ -88,7 +88,7 @@ class Decoders:
         """Read a picture as `PictureReader.read_here` does, until the deadline of `lorabel.media.deadline`.
 
         Raises:
-            UnreadableError: see `PictureReader.read`; for now, if two decoders ended.
+            UnreadableError: see `PictureReader.read`; for now, if two decoders ended that had begun with it.
         """
         answer, pixels = self._ask(decoder.READ, (decoder.READ, reader.pickled, seconds_left(math.inf)), file)
         return torch.frombuffer(pixels, dtype=torch.uint8).view(answer["shape"]).permute(2, 0, 1)

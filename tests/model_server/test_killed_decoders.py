@@ -133,6 +133,6 @@ def test_killed_decoders_lose_no_row(server: servers.ModelServer, client: ModelC
         is_over.set()
         results = [result for future in asked for result in future.result()]
     assert [result.error for result in results if result.error is not None] == []
-    # Rows of a batch may differ from a single one in their last bits.
+    # A prediction may differ in its last bits from that of the same task in another batch.
     np.testing.assert_allclose(probabilities(results), expected * (len(results) // len(expected)), atol=1e-5)
     assert metric(server, "lorabel_decoder_requests_total") > KILLS
