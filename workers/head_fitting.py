@@ -7,11 +7,12 @@ leaves nothing but a folder that nothing names; the project is still due, and th
 
 import logging
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 from sqlalchemy.orm import Session
 from threadpoolctl import threadpool_limits
 
@@ -44,6 +45,10 @@ FITTING = 0x10AF17
 # Until a project that another light worker is fitting is looked at again, since it may have changed meanwhile. The
 # pause doubles each time while the fit goes on, because a look is a query about all projects.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.2
+# A project that is annotated while its heads are fitted rests before the next fit. Otherwise many annotators, or a
+# script, would keep a core busy with heads that nobody sees.
+REST_S = 0.2
+MOST_RESTING = 10_000
 
 
 class HeadFitter:
@@ -56,6 +61,7 @@ class HeadFitter:
         )
         self.requests = FeatureRequests(services)
         self.has_left_some = False
+        self._resting: TTLCache[int, bool] = TTLCache(MOST_RESTING, REST_S, time.monotonic)
         # What the model server has answered about projects that another worker was fitting then.
         self._answered_before: dict[int, int] = {}
 
@@ -64,8 +70,8 @@ class HeadFitter:
 
         A project that lacks features is fitted later, when the model server has answered about it:
         `services.heads_wanted` is set then. Projects have their turns in the order of `project_heads.due`.
-        A project that another light worker is fitting, or asking the model server about, is left to it;
-        `has_left_some` says whether there were any.
+        A project that another light worker is fitting, or asking the model server about, is left to it, and one
+        that rests is fitted later; `has_left_some` says whether there were any.
 
         Returns:
             Whether the model server is being asked about some project.
@@ -101,14 +107,14 @@ class HeadFitter:
         """Read anew for each turn, since another project may have been annotated during the last one.
 
         Args:
-            left: gets the ids of projects that come before it and that another worker has claimed.
+            left: gets the ids of projects that come before it and that another worker has claimed, or that rest.
         """
         claimed = self.services.store.claimed(FITTING, ASKING)
         with self.services.store.look_up() as session:
             for project_id in project_heads.due(session, done):
                 if self.requests.is_running(project_id):
                     continue
-                if project_id not in claimed:
+                if project_id not in claimed and project_id not in self._resting:
                     return project_id
                 left.add(project_id)
         return None
@@ -155,7 +161,8 @@ class HeadFitter:
                 heads = private_heads(
                     services, project, collected, adapters, is_complete=is_complete, is_cut=annotated.is_cut
                 )
-            _keep(services, project, heads, is_complete=is_complete)
+            if _keep(services, project, heads, is_complete=is_complete):
+                self._resting[project_id] = True
         if is_complete:
             large = {problem.from_name for problem in headed if problem.input_type in MANY_ROWS}
             used = {tag: of_tag.chosen for tag, of_tag in collected.items() if tag in large}
@@ -264,10 +271,13 @@ def _fit(project_id: int, tag: str, adapter: str | None, collected: Collected) -
     return FittedHead(head.to_bytes(), collected.tasks[0].labels, adapter, annotation_ids)
 
 
-def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is_complete: bool) -> None:
+def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is_complete: bool) -> bool:
     """Write the heads and make them answer, unless the project was fitted on newer annotations meanwhile.
 
     Heads that are the same as before keep their number, so that Label Studio keeps its predictions.
+
+    Returns:
+        Whether the project was annotated meanwhile, so that these heads are outdated already.
     """
     store, project_id = services.store, read.id
     with store.read() as session:
@@ -285,7 +295,7 @@ def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is
                 # What these heads have learned from may be forgotten by now.
                 with suppress(FileNotFoundError):
                     services.adapter_folders.empty(heads_folder(project_id, number))
-            return
+            return False
         rows = {
             tag: ProjectHead(
                 project_id=project_id,
@@ -302,9 +312,11 @@ def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is
         project_heads.replace(session, project, rows, number)
         project.head_config = read.label_config
         project.head_revision = read.annotation_revision if is_complete else project_heads.INCOMPLETE
+        is_outdated = project.annotation_revision > read.annotation_revision
     if is_changed:
         log.info("project %d: heads %d answer for %s", project_id, number, ", ".join(heads) or "no control tag")
         services.adapter_folders.prune_heads(project_id, FOLDERS_KEPT, KEPT_S, except_number=number)
+    return is_outdated
 
 
 def _has_file(services: Services, row: ProjectHead) -> bool:

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -76,9 +77,9 @@ def fit_all(fitter: HeadFitter) -> int:
     return answers
 
 
-def project(services: Services) -> Project:
+def project(services: Services, project_id: int = PROJECT) -> Project:
     with services.store.read() as session:
-        return projects.get(session, PROJECT)
+        return projects.get(session, project_id)
 
 
 def head_file(services: Services) -> bytes | None:
@@ -370,3 +371,29 @@ def test_a_project_that_another_light_worker_is_fitting_is_left_to_it_and_fitted
         assert is_due(services) is not store.is_sqlite
     fit_all(fitter)
     assert not fitter.has_left_some and not is_due(services) and head_file(services)
+
+
+def test_a_project_that_is_annotated_during_its_fit_rests_before_the_next_and_the_others_do_not(
+    services: Services, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = head_fitting.fit_head, iter([True])
+
+    def annotated_meanwhile(examples: Sequence[Any], space: str) -> Any:
+        if next(calls, False):
+            put(services.store, *HISTORY, deletion(8))
+            apply_pending(services.store)
+        return real(examples, space)
+
+    monkeypatch.setattr(head_fitting, "fit_head", annotated_meanwhile)
+    monkeypatch.setattr(head_fitting, "REST_S", 1.0)
+    fitter, began_s = HeadFitter(services), time.monotonic()
+    for project_id, events in ((PROJECT, [submitted(1, "red"), submitted(8, "blue")]), (PROJECT + 1, REMAINING)):
+        put(services.store, *events, project_id=project_id)
+        apply_pending(services.store)
+        fit_all(fitter)
+    if time.monotonic() < began_s + 1.0:
+        assert fitter.has_left_some and is_due(services) and project(services).head_number == 1
+    assert project(services, PROJECT + 1).head_number == 1
+    time.sleep(1.0)
+    fit_all(fitter)
+    assert not fitter.has_left_some and not is_due(services) and head_file(services) == expected
