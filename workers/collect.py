@@ -176,12 +176,15 @@ def _lock_events(session: Session, newest: int, postponed: Collection[int]) -> S
     """
     is_pending = (Event.state == EventState.PENDING, Event.id <= newest)
     sizes = select(Event.id, Event.project_id, func.length(Event.payload)).where(*is_pending).order_by(Event.id)
+    # An expression, so that pending events are read by the index of the state. SQLite would take that of the
+    # column, and read all events that the project has ever had.
+    project_id = func.coalesce(Event.project_id, 0)
     if postponed:
-        sizes = sizes.where(func.coalesce(Event.project_id, 0).not_in(postponed))
+        sizes = sizes.where(project_id.not_in(postponed))
     oldest = session.execute(sizes.limit(1).with_for_update(skip_locked=True)).first()
     if oldest is None:
         return []
-    of_project = sizes.where(Event.project_id == oldest.project_id).limit(EVENTS_PER_TRANSACTION)
+    of_project = sizes.where(project_id == (oldest.project_id or 0)).limit(EVENTS_PER_TRANSACTION)
     ids: list[int] = []
     characters = 0
     for event_id, _, length in session.execute(of_project.with_for_update(skip_locked=True)):

@@ -3,8 +3,8 @@
 As in `workers/collect.py` and `workers/head_fitting.py`: a job is added where none waits, and looks LOOKS + 1
 times for pending events, which it applies a project at a time. Then the thread of the same process takes the
 project that changed last and that no other worker has claimed; asks the model server for the features of its new
-tasks; and fits. Both share the process's core. The rest of a project that is annotated during its fit is left out: an
-annotator seldom submits so soon.
+tasks; and fits. Both share the process's core. The rest of a project that is annotated during its fit is left
+out: an annotator seldom submits so soon.
 """
 
 from collections import OrderedDict, defaultdict

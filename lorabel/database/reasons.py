@@ -5,11 +5,11 @@ from datetime import datetime
 from operator import attrgetter
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lorabel.database import bulk_runs, training_runs
-from lorabel.database.tables import BulkRun, Event, TrainingRun, UnreadableTask
+from lorabel.database.tables import BulkRun, Event, EventState, TrainingRun, UnreadableTask
 
 
 class Reason(NamedTuple):
@@ -66,7 +66,9 @@ def _of_tasks(session: Session, project_id: int, limit: int) -> Iterator[Reason]
 
 
 def _of_events(session: Session, project_id: int, limit: int) -> Iterator[Reason]:
-    newest_first = select(Event).order_by(Event.id.desc()).limit(limit)
-    for event in session.scalars(newest_first.where(Event.project_id == project_id, Event.error.is_not(None))):
+    failed = (Event.state == EventState.FAILED, Event.error.is_not(None))
+    # An expression, so that the index of the state is used and not that of the column (`workers/collect.py`).
+    of_project = func.coalesce(Event.project_id, 0) == project_id
+    for event in session.scalars(select(Event).where(*failed, of_project).order_by(Event.id.desc()).limit(limit)):
         at = event.applied_at or event.received_at
         yield Reason(at, f"event {event.id}", f"{event.action} {event.state}: {event.error}")
