@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 NAME = "lorabel"
 MAX_ONGOING_PER_PROXY = 4096
-REPLICAS_PER_PROXY = 8
+REPLICAS_PER_PROXY = 3
 MIN_PROXIES = 2
 # A replica that is removed first answers the requests that it has. Label Studio waits 100 s for a prediction.
 GRACEFUL_SHUTDOWN_S = 100.0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Constants of modules that import Ray, or take seconds to import; a test compares them.
 MAX_ONGOING = 64
-REPLICAS_PER_PROXY = 8
+REPLICAS_PER_PROXY = 3
 MIN_PROXIES = 2
 LOOKAHEAD_PAUSE_S = 1.0
 MOST_KEPT = 512
